@@ -1,0 +1,49 @@
+"""streamq: a background-job engine built directly on Redis Streams.
+
+    queue = Queue("reports")
+    job = await queue.add("generate-monthly-report", {"month": 11})
+    worker = Worker("reports", processors)
+    await worker.run()
+
+The names below are the whole public face; `docs/quickstart.md` starts from nothing.
+"""
+
+from streamq.errors import (
+    InvalidInput,
+    JobFailed,
+    JobNotFound,
+    RateLimited,
+    RetryAfter,
+    Snooze,
+    StoreUnavailable,
+    StreamqError,
+    Unrecoverable,
+)
+from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
+from streamq.policy import Backoff, Priority, RateLimit, Retention
+from streamq.processor import ActiveJob, Processors
+from streamq.settings import Settings
+
+__all__ = [
+    "ActiveJob",
+    "Backoff",
+    "InvalidInput",
+    "Job",
+    "JobFailed",
+    "JobNotFound",
+    "JobOptions",
+    "JobSnapshot",
+    "JobState",
+    "Priority",
+    "Processors",
+    "QueueName",
+    "RateLimit",
+    "RateLimited",
+    "Retention",
+    "RetryAfter",
+    "Settings",
+    "Snooze",
+    "StoreUnavailable",
+    "StreamqError",
+    "Unrecoverable",
+]

@@ -1,0 +1,204 @@
+"""Every error that streamq raises, as one tree, grouped by what the caller does next.
+
+    StreamqError
+    ├── InvalidInput (ValueError)         fix the call; nothing was sent
+    │   ├── UnencodableData
+    │   └── PayloadTooLarge
+    ├── StoreError                        try again
+    │   ├── StoreUnavailable              Redis did not answer, or not in time
+    │   ├── StoreRefused                  Redis answered that it can't (out of memory, read-only, loading …)
+    │   └── QueueFull
+    ├── JobError                          look at this job (`.job_id`)
+    │   ├── JobNotFound
+    │   ├── JobFailed                     it ended as failed (`.error`)
+    │   ├── JobCancelled                  it was cancelled or removed before it ended
+    │   ├── JobExists                     the id is taken
+    │   ├── WrongState                    the job's state does not allow this (`.state`)
+    │   ├── ResultNotKept                 it completed, and its result was not kept
+    │   └── StaleLease                    somebody else holds the job now
+    ├── ProcessorError                    fix the plugin
+    │   ├── UnknownProcessor
+    │   ├── ResultNotEncodable
+    │   ├── ResultTooLarge
+    │   └── HandlerTimeout
+    ├── ServerNotFound                    install or name a server
+    └── Verdict                           raised by a handler, to say how its attempt ends
+        ├── Unrecoverable                 failed now, whatever attempts are left
+        ├── RetryAfter                    retry in so many seconds (uses an attempt)
+        ├── Snooze                        run again in so many seconds (uses no attempt)
+        └── RateLimited                   hold the whole queue for so many seconds (uses no attempt)
+
+Each takes its values by position, so that it survives pickling.
+"""
+
+from __future__ import annotations
+
+
+class StreamqError(Exception):
+    """The root of all that streamq raises."""
+
+
+class InvalidInput(StreamqError, ValueError):
+    """A value that can't be accepted. Nothing was sent."""
+
+
+class UnencodableData(InvalidInput):
+    """Data that would not come back exactly as it was given. Nothing was sent."""
+
+
+class PayloadTooLarge(InvalidInput):
+    """Data over the size limit. Nothing was sent."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(what, size, limit)
+        self.what, self.size, self.limit = what, size, limit
+
+    def __str__(self) -> str:
+        return f"{self.what} takes {self.size:,} bytes, over the limit of {self.limit:,} (STREAMQ_MAX_PAYLOAD)"
+
+
+class StoreError(StreamqError):
+    """Redis could not do it now; the same call may succeed later."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """Redis did not answer in time. Whether the call took effect is unknown unless its docstring says so."""
+
+
+class StoreRefused(StoreError):
+    """Redis answered that it can't take the call now (out of memory, loading, read-only). Nothing was written."""
+
+
+class QueueFull(StoreError):
+    """The queue is at its `max_size`. Nothing was added."""
+
+    def __init__(self, queue: str, size: int, limit: int) -> None:
+        super().__init__(queue, size, limit)
+        self.queue, self.size, self.limit = queue, size, limit
+
+    def __str__(self) -> str:
+        return f"queue {self.queue} holds {self.size:,} jobs, its limit is {self.limit:,}"
+
+
+class JobError(StreamqError):
+    """Something about one job."""
+
+    def __init__(self, job_id: str, *rest: object) -> None:
+        super().__init__(job_id, *rest)
+        self.job_id = job_id
+
+
+class JobNotFound(JobError):
+    """No job of that id exists (any more)."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} is unknown: it never existed, was removed, or its retention is over"
+
+
+class JobFailed(JobError):
+    """The job ended as failed; `error` is the last attempt's, as text."""
+
+    def __init__(self, job_id: str, error: str) -> None:
+        super().__init__(job_id, error)
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} failed: {self.error}"
+
+
+class JobCancelled(JobError):
+    """The job was cancelled or removed before it ended."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} was cancelled or removed before it ended"
+
+
+class JobExists(JobError):
+    """The id is already in use."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} exists already"
+
+
+class WrongState(JobError):
+    """The job's state does not allow this. Nothing was changed."""
+
+    def __init__(self, job_id: str, action: str, state: str) -> None:
+        super().__init__(job_id, action, state)
+        self.action, self.state = action, state
+
+    def __str__(self) -> str:
+        return f"cannot {self.action} job {self.job_id}: it is {self.state}"
+
+
+class ResultNotKept(JobError):
+    """The job completed and its retention keeps no result (`keep_completed`)."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} completed, but its result was not kept (keep_completed)"
+
+
+class StaleLease(JobError):
+    """The lease moved on before this attempt reported. Nothing was written: drop it."""
+
+    def __init__(self, job_id: str, entry: str) -> None:
+        super().__init__(job_id, entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}: entry {self.entry} is no longer ours"
+
+
+class ProcessorError(StreamqError):
+    """A plugin needs mending."""
+
+
+class UnknownProcessor(ProcessorError):
+    """No processor of this worker has the job's name."""
+
+
+class ResultNotEncodable(ProcessorError):
+    """The handler returned something that can't be stored. The job failed and is not retried."""
+
+
+class ResultTooLarge(ProcessorError):
+    """The handler's result is over the size limit. The job failed and is not retried."""
+
+
+class HandlerTimeout(ProcessorError):
+    """The handler ran longer than the job's `timeout`. The attempt counts as failed."""
+
+
+class ServerNotFound(StreamqError):
+    """No Redis or Valkey server could be found or started."""
+
+
+class Verdict(StreamqError):
+    """Raised by a handler to say how its attempt ends."""
+
+
+class Unrecoverable(Verdict):
+    """Fail the job now, whatever attempts are left."""
+
+
+class _Wait(Verdict):
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        if not 0 <= seconds < float("inf"):
+            raise InvalidInput(f"{type(self).__name__} takes seconds of 0 or more, not {seconds!r}")
+        super().__init__(seconds, reason)
+        self.seconds, self.reason = float(seconds), reason
+
+    def __str__(self) -> str:
+        return self.reason or f"again in {self.seconds:g} s"
+
+
+class RetryAfter(_Wait):
+    """Fail this attempt and retry in `seconds`, if an attempt is left."""
+
+
+class Snooze(_Wait):
+    """Run the job again in `seconds`; no attempt is used."""
+
+
+class RateLimited(_Wait):
+    """Hold the whole queue for `seconds` and run the job again after; no attempt is used."""

@@ -1,0 +1,210 @@
+"""A job as its producer sees it: the options it is added with, the handle that `add` returns, the snapshot of a look.
+
+Nothing here talks to Redis: a `Job` asks the queue that it came from.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from streamq.errors import InvalidInput
+from streamq.policy import Backoff, Priority, Retention, Seconds, seconds, whole
+
+MAX_ID = 256
+MAX_NAME = 256
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_DIGITS = re.compile(r"[0-9]+\Z")
+
+
+class QueueName(enum.StrEnum):
+    """The bank's seven queues. Any other valid name works as well."""
+
+    REPORTS = "reports"
+    EMAILS = "emails"
+    IMPORTS = "imports"
+    EXPORTS = "exports"
+    NOTIFICATIONS = "notifications"
+    CALCULATIONS = "calculations"
+    INTEGRATIONS = "integrations"
+
+
+class JobState(enum.StrEnum):
+    """Where a job is. `docs/state-machine.md` draws the moves."""
+
+    WAITING = "waiting"
+    ACTIVE = "active"
+    DELAYED = "delayed"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this state is final."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+def check_text(what: str, value: str, limit: int) -> str:
+    """Return `value` if it can be part of a key or a log line: text of 1 to `limit` bytes, no control characters, no braces.
+
+    Raises:
+        InvalidInput: It can't; the message names `what` and the limit.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be text, not {type(value).__name__}")
+    if not value:
+        raise InvalidInput(f"{what} must not be empty")
+    if _CONTROL.search(value):
+        raise InvalidInput(f"{what} must not contain control characters or lone surrogates: {value[:60]!r}")
+    if "{" in value or "}" in value:
+        raise InvalidInput(f"{what} must not contain braces (they mark a key's hash slot): {value[:60]!r}")
+    if len(value.encode()) > limit:
+        raise InvalidInput(f"{what} takes {len(value.encode()):,} bytes, over the limit of {limit}")
+    return value
+
+
+def check_job_id(value: str) -> str:
+    """Return `value` if it may be a custom job id; raise InvalidInput if not.
+
+    Numbers are refused: a generated id could ever equal one.
+    """
+    check_text("job_id", value, MAX_ID)
+    if _DIGITS.match(value):
+        raise InvalidInput(f"job_id must not be all digits (generated ids are): {value!r}")
+    return value
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one job is to be run. `None` leaves it to the processor, then to the worker's settings.
+
+    Attributes:
+        priority: The lane.
+        attempts: How often the job may fail, the first time included, before it is failed for good.
+        delay: Seconds (or a timedelta) before it may start; not together with `run_at`.
+        run_at: The moment from which it may start; an aware datetime.
+        backoff: The wait between attempts.
+        timeout: Seconds that one attempt may take.
+        job_id: An id of your own; while a job of that id is known, adding it again returns that one.
+        keep_completed: How many completed jobs to keep, and how long.
+        keep_failed: How many failed jobs to keep, and how long.
+    """
+
+    priority: Priority = Priority.NORMAL
+    attempts: int | None = None
+    delay: Seconds = 0
+    run_at: datetime | None = None
+    backoff: Backoff | None = None
+    timeout: Seconds | None = None
+    job_id: str | None = None
+    keep_completed: Retention | None = None
+    keep_failed: Retention | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            Priority(self.priority)
+        except ValueError:
+            raise InvalidInput(f"priority must be 1 (critical) to 4 (low), not {self.priority!r}") from None
+        if self.attempts is not None:
+            whole("attempts", self.attempts, low=1, high=1000)
+        if seconds("delay", self.delay) and self.run_at is not None:
+            raise InvalidInput("give delay or run_at, not both")
+        if self.run_at is not None:
+            if not isinstance(self.run_at, datetime):
+                raise InvalidInput(f"run_at must be a datetime, not {self.run_at!r}")
+            if self.run_at.tzinfo is None:
+                raise InvalidInput(f"run_at must have a time zone: {self.run_at!r} is naive")
+        if self.timeout is not None:
+            seconds("timeout", self.timeout, low=0.001)
+        if self.job_id is not None:
+            check_job_id(self.job_id)
+        for name, kind in (("backoff", Backoff), ("keep_completed", Retention), ("keep_failed", Retention)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidInput(f"{name} must be a {kind.__name__}, not {value!r}")
+
+    @property
+    def delay_ms(self) -> int:
+        """The delay in milliseconds, rounded up so that nothing starts early."""
+        delay = self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
+        return int(-(-delay * 1000 // 1))
+
+
+class JobError(msgspec.Struct, frozen=True, array_like=True):
+    """How an attempt failed: the exception's type name, its text (cut at a limit), and a bounded traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it was at one moment, read from Redis by `Queue.get_job`."""
+
+    id: str
+    queue: str
+    name: str
+    data: Any
+    state: JobState
+    priority: Priority
+    progress: Any = None
+    attempts_made: int = 0
+    stalls: int = 0
+    interruptions: int = 0
+    result: Any = None
+    error: JobError | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    run_at: datetime | None = None
+
+
+class JobSource(Protocol):
+    """What a `Job` needs of its queue."""
+
+    @property
+    def name(self) -> str: ...
+    async def get_job(self, job_id: str) -> JobSnapshot | None: ...
+    async def result(self, job_id: str, timeout: Seconds | None = None) -> Any: ...
+
+
+class Job:
+    """The handle that `add` returns: the job's id, and ways to follow it. It holds no state of the job.
+
+    `is_new` is False when a job of that id was there already and nothing was added.
+    """
+
+    __slots__ = ("_queue", "id", "is_new", "name")
+
+    def __init__(self, queue: JobSource, job_id: str, name: str, *, is_new: bool = True) -> None:
+        self._queue, self.id, self.name, self.is_new = queue, job_id, name, is_new
+
+    def __repr__(self) -> str:
+        return f"<Job {self._queue.name}/{self.id} {self.name}>"
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._queue.name
+
+    async def snapshot(self) -> JobSnapshot | None:
+        """Read the job as it is now; None once it is removed or its retention is over."""
+        return await self._queue.get_job(self.id)
+
+    async def result(self, timeout: Seconds | None = None) -> Any:
+        """Wait until the job has ended and return its result.
+
+        Raises:
+            JobFailed: It ended as failed.
+            JobCancelled: It was cancelled or removed.
+            ResultNotKept: It completed, but its retention keeps no result.
+            TimeoutError: `timeout` seconds went by; the job goes on.
+        """
+        return await self._queue.result(self.id, timeout)

@@ -1,0 +1,206 @@
+"""How plugins say what they can do: a registry of processors, and the job as a running handler sees it.
+
+A processor is an async function, a plain function (run in a thread) or a class with a `process` method,
+registered under the job name that it handles. The registry holds functions only: it talks to nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+import msgspec
+
+from streamq.errors import InvalidInput
+from streamq.job import MAX_NAME, check_text
+from streamq.policy import Backoff, Seconds, seconds, whole
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+BackoffFunction = Callable[[int, BaseException], float]
+"""Given the number of the attempt that failed (1 is the first) and its exception: seconds until the next one."""
+
+ANY_NAME = "*"
+"""The name of a processor that takes every job which no other one claims."""
+
+
+class AttemptControl(Protocol):
+    """What a running attempt can ask of its worker. The worker implements it."""
+
+    def progress(self, value: Any) -> Awaitable[None]: ...
+    def log(self, line: str) -> Awaitable[None]: ...
+
+
+class ActiveJob(Generic[T]):
+    """A job while its handler runs.
+
+    Attributes:
+        id, name, queue: Which job this is.
+        data: Its data, as the type that the processor registered.
+        attempt: The number of this attempt, from 1.
+        attempts: How many it may have.
+        stalls: How often a worker died or froze while running it.
+    """
+
+    __slots__ = ("_control", "attempt", "attempts", "data", "id", "logger", "name", "queue", "stalls")
+
+    def __init__(
+        self,
+        control: AttemptControl,
+        job_id: str,
+        name: str,
+        queue: str,
+        data: T,
+        *,
+        attempt: int,
+        attempts: int,
+        stalls: int,
+    ) -> None:
+        self._control = control
+        self.id, self.name, self.queue, self.data = job_id, name, queue, data
+        self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
+        self.logger = logging.getLogger(f"streamq.job.{name}")
+
+    def __repr__(self) -> str:
+        return f"<ActiveJob {self.queue}/{self.id} {self.name} attempt {self.attempt}>"
+
+    @property
+    def attempts_made(self) -> int:
+        """How many attempts failed before this one."""
+        return self.attempt - 1
+
+    def progress(self, value: Any) -> Awaitable[None]:
+        """Publish how far the job is: a number (a percentage, by custom) or any small encodable value.
+
+        Await it in an async handler. In a plain function (a thread) it blocks until Redis has it.
+
+        Raises:
+            InvalidInput: The value can't be encoded or is too large; the job goes on.
+        """
+        return self._control.progress(value)
+
+    def log(self, line: str) -> Awaitable[None]:
+        """Add a line to the job's own log, which is capped. Awaited or blocking, as `progress`."""
+        return self._control.log(line)
+
+
+class Processor(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered handler and how its jobs run unless they say otherwise."""
+
+    name: str
+    handler: Callable[..., Any]
+    queue: str | None = None
+    data: Any = Any
+    attempts: int | None = None
+    backoff: Backoff | BackoffFunction | None = None
+    timeout: float | None = None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the handler runs on the event loop (else in a thread)."""
+        return inspect.iscoroutinefunction(self.handler)
+
+
+class Processors:
+    """A registry of processors: what a plugin exports and a worker is given."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str | None, str], Processor] = {}
+
+    def __iter__(self) -> Iterator[Processor]:
+        return iter(self._found.values())
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return f"<Processors {', '.join(sorted(p.name for p in self))}>"
+
+    def register(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        data: Any = Any,
+        attempts: int | None = None,
+        backoff: Backoff | BackoffFunction | None = None,
+        timeout: Seconds | None = None,
+    ) -> Callable[[F], F]:
+        """Register the decorated function or class as the processor of jobs called `name`.
+
+        With `queue` it serves that queue only. `data` is the type that the job's data is decoded to (a msgspec
+        struct, a dataclass, a TypedDict …); a job whose data does not fit fails at once. `attempts`, `backoff`
+        and `timeout` are the processor's defaults; what a job says itself comes first.
+
+        Raises:
+            InvalidInput: The name is taken or not usable, or an option makes no sense.
+        """
+        check_text("processor name", name, MAX_NAME)
+        if queue is not None:
+            check_text("queue", queue, MAX_NAME)
+        if attempts is not None:
+            whole("attempts", attempts, low=1, high=1000)
+        limit = None if timeout is None else seconds("timeout", timeout, low=0.001)
+
+        def remember(target: F) -> F:
+            self.add(
+                Processor(
+                    name=name, handler=_handler(target), queue=None if queue is None else str(queue), data=data,
+                    attempts=attempts, backoff=backoff, timeout=limit,
+                )
+            )  # fmt: skip
+            return target
+
+        return remember
+
+    def add(self, processor: Processor) -> None:
+        """Add one processor; raise InvalidInput if its queue and name are taken."""
+        key = (processor.queue, processor.name)
+        if key in self._found:
+            raise InvalidInput(f"a processor for {processor.name!r} is registered already")
+        self._found[key] = processor
+
+    def update(self, other: Processors) -> None:
+        """Add all of `other`; raise InvalidInput at the first name that is taken."""
+        for processor in other:
+            self.add(processor)
+
+    def find(self, queue: str, name: str) -> Processor | None:
+        """Return the processor of jobs called `name` in `queue`: the queue's own first, then one for any queue."""
+        for key in ((queue, name), (None, name), (queue, ANY_NAME), (None, ANY_NAME)):
+            if key in self._found:
+                return self._found[key]
+        return None
+
+    def queues(self) -> list[str]:
+        """Return the names of all queues that some processor is bound to, sorted."""
+        return sorted({p.queue for p in self if p.queue is not None})
+
+
+def _handler(target: Any) -> Callable[..., Any]:
+    if inspect.isclass(target):
+        target = target()
+        if not callable(getattr(target, "process", None)):
+            raise InvalidInput(f"{type(target).__name__} needs a method process(self, job)")
+        return target.process  # type: ignore[no-any-return]
+    if not callable(target):
+        raise InvalidInput(f"a processor must be a function or a class, not {target!r}")
+    return target  # type: ignore[no-any-return]
+
+
+@overload
+def as_processors(target: Processors) -> Processors: ...
+@overload
+def as_processors(target: Mapping[str, Callable[..., Any]] | Callable[..., Any]) -> Processors: ...
+def as_processors(target: Any) -> Processors:
+    """Return `target` as a registry: it may be one, a mapping of names to functions, or one function for every job."""
+    if isinstance(target, Processors):
+        return target
+    processors = Processors()
+    named = target if isinstance(target, Mapping) else {ANY_NAME: target}
+    for name, function in named.items():
+        processors.add(Processor(name=name, handler=_handler(function)))
+    return processors
