@@ -6,6 +6,7 @@ Nothing here talks to Redis: a `Job` asks the queue that it came from.
 from __future__ import annotations
 
 import enum
+import math
 import re
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -50,7 +51,7 @@ class JobState(enum.StrEnum):
 
 
 def check_text(what: str, value: str, limit: int) -> str:
-    """Return `value` if it can be part of a key or a log line: text of 1 to `limit` bytes, no control characters, no braces.
+    """Return `value` if it can be part of a key: text of 1 to `limit` bytes, no control characters, no braces.
 
     Raises:
         InvalidInput: It can't; the message names `what` and the limit.
@@ -131,7 +132,12 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     def delay_ms(self) -> int:
         """The delay in milliseconds, rounded up so that nothing starts early."""
         delay = self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
-        return int(-(-delay * 1000 // 1))
+        return math.ceil(delay * 1000)
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The timeout in seconds."""
+        return self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else self.timeout
 
 
 class JobError(msgspec.Struct, frozen=True, array_like=True):

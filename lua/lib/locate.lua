@@ -1,0 +1,45 @@
+-- Finds a job by its id: where it is, and what its record and its entry say.
+-- Returns {state, lane, entry or nil, entry's parts or nil, its record as a table or nil}; nil if it is unknown.
+local function locate(base, id)
+  local job_key = base .. ':job:' .. id
+  local flat = redis.call('HGETALL', job_key)
+  local record = nil
+  if #flat > 0 then
+    record = {}
+    for at = 1, #flat, 2 do
+      record[flat[at]] = flat[at + 1]
+    end
+  end
+  if record and record.s and record.s ~= 'q' then
+    local names = { d = 'delayed', c = 'completed', f = 'failed', x = 'cancelled' }
+    return { state = names[record.s], lane = record.p, record = record }
+  end
+  local entry = record and record.e
+  if not entry then
+    if not string.match(id, '^%d+$') then
+      return nil
+    end
+    entry = id .. '-0'
+  end
+  for lane = 1, 4 do
+    if not record or not record.p or tonumber(record.p) == lane then
+      local lane_key = base .. ':lane:' .. lane
+      local parts = read_entry(lane_key, entry)
+      -- An entry of another job may bear the number that a generated id once had.
+      if parts and (parts.j or string.match(entry, '^%d+')) == id then
+        local pending = redis.pcall('XPENDING', lane_key, 'w', entry, entry, 1)
+        local active = not pending.err and pending[1]
+        return {
+          state = active and 'active' or 'waiting',
+          lane = tostring(lane),
+          entry = entry,
+          parts = parts,
+          record = record,
+          worker = active and active[2] or nil,
+          idle = active and active[3] or nil,
+        }
+      end
+    end
+  end
+  return nil
+end

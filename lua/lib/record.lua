@@ -1,0 +1,36 @@
+-- A job's record. Fields: d, d1 … d15 envelope in pieces; p lane; s state (d delayed, q in its lane, c completed,
+-- f failed, x cancelled); e its last entry (it is there in state q only); u due; a attempts made; k stalls; i interruptions; n releases for want of a processor;
+-- m entry of the run that a suspect started; c created; b started; f finished; r result; x error; g progress;
+-- q dead letter. Times are milliseconds.
+--
+-- An envelope is stored in pieces of 64 bytes because a longer value turns the hash from a listpack into a hash table,
+-- at twice the memory.
+local PIECE, PIECES = 64, 16
+local PIECE_FIELDS = { 'd', 'd1', 'd2', 'd3', 'd4', 'd5', 'd6', 'd7', 'd8', 'd9', 'd10', 'd11', 'd12', 'd13', 'd14', 'd15' }
+
+local function add_envelope(fields, envelope)
+  local size = #envelope
+  local at = #fields
+  if size <= PIECE or size > PIECE * PIECES then
+    fields[at + 1], fields[at + 2] = 'd', envelope
+    return
+  end
+  local piece = 1
+  for from = 1, size, PIECE do
+    fields[at + 1], fields[at + 2] = PIECE_FIELDS[piece], string.sub(envelope, from, from + PIECE - 1)
+    at, piece = at + 2, piece + 1
+  end
+end
+
+local function record_envelope(key)
+  local first = redis.call('HGET', key, 'd')
+  if not first or #first ~= PIECE then
+    return first
+  end
+  local pieces = redis.call('HMGET', key, unpack(PIECE_FIELDS))
+  local upto = 1
+  while pieces[upto + 1] do
+    upto = upto + 1
+  end
+  return table.concat(pieces, '', 1, upto)
+end
