@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -105,7 +105,7 @@ def test_starting_in_the_middle_finds_the_same_dates_as_starting_at_the_start(so
 @given(RULES)
 def test_dates_rise_strictly_and_respect_the_count(some: Rule) -> None:
     days = list(islice(some.dates(), 60))
-    assert all(one < two for one, two in zip(days, days[1:], strict=False))
+    assert all(one < two for one, two in pairwise(days))
     assert some.count is None or len(days) <= some.count
 
 
