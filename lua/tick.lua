@@ -24,6 +24,8 @@
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/enqueue
+-- @include lib/batch
 local base, worker, lease_ms, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local max_stalls, list_held, event_cap, dead_cap = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6], ARGV[7]
 local marks = tonumber(ARGV[8])
@@ -285,6 +287,10 @@ if #due > 0 then
   redis.call('ZREM', base .. ':delayed', unpack(due))
 end
 
+for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
+  move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
+end
+
 -- retention ----------------------------------------------------------------------------------------------------------
 for set_key, pairs_of in pairs(ended) do
   for from = 1, #pairs_of, 1000 do
@@ -402,7 +408,7 @@ if not paused and left <= 0 and (want > 0 or #due > 0 or requeued > 0) then
 end
 
 local next_ms = -1
-for _, key in ipairs({ base .. ':delayed', base .. ':workers' }) do
+for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches' }) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[2] then
     local wait = math.max(tonumber(head[2]) - now, 0)

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_payload: Bytes that a job's data, its result or its progress may take.
         events_cap: Entries that the event stream keeps.
         dead_cap: Dead letters that a queue keeps.
+        log_cap: Lines that a job's own log keeps.
         timeout: How long one answer of Redis may take.
         threads: Threads for plain-function processors; None is the worker's concurrency.
     """
@@ -50,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_payload: int = 1_048_576
     events_cap: int = 10_000
     dead_cap: int = 10_000
+    log_cap: int = 1_000
     timeout: float = 5.0
     threads: int | None = None
     keep_completed: Retention = KEEP_COMPLETED

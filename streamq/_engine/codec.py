@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from streamq.errors import InvalidInput, PayloadTooLarge, UnencodableData
+from streamq.errors import PayloadTooLarge, UnencodableData
 from streamq.job import JobError, JobOptions
 from streamq.policy import Backoff, Retention
 
@@ -86,17 +86,6 @@ def _encode(value: Any) -> bytes:
         return _encoder.encode(_pack_big_ints(value))
 
 
-def _same(given: Any, back: Any) -> bool:
-    """Whether plain data came back with the same values and types: `1 == True == 1.0` to Python, but not to a reader."""
-    if type(given) is not type(back):
-        return False
-    if isinstance(given, dict):
-        return len(given) == len(back) and all(k in back and _same(v, back[k]) for k, v in given.items())
-    if isinstance(given, list):
-        return len(given) == len(back) and all(map(_same, given, back))
-    return bool(given == back)
-
-
 def encode_data(what: str, value: Any, limit: int) -> bytes:
     """Encode `value` so that it comes back exactly as it is.
 
@@ -108,7 +97,7 @@ def encode_data(what: str, value: Any, limit: int) -> bytes:
         body = _encode(value)
         kind = type(value)
         if kind in _PLAIN:
-            exact = _same(value, _decoder.decode(body))
+            exact = value == _decoder.decode(body)
         else:
             exact = msgspec.msgpack.decode(body, type=kind, ext_hook=_ext) == value
     except RecursionError:
@@ -120,7 +109,7 @@ def encode_data(what: str, value: Any, limit: int) -> bytes:
     if not exact:
         raise UnencodableData(
             f"{what} would not come back as it was given: use dicts, lists, text, bytes, numbers, booleans and None "
-            f"(no tuples, sets, Decimals, NaN), or a msgspec struct or dataclass: {_preview(value)}"
+            f"(no tuples, sets, Decimals, NaN), or a msgspec struct or dataclass; this is a {kind.__name__}"
         )
     return body
 
@@ -199,10 +188,3 @@ def decode_error(body: bytes) -> JobError:
         return _errors.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return JobError("UnreadableError", "the stored error can't be decoded")
-
-
-def _preview(value: Any) -> str:
-    try:
-        return f"a value of type {type(value).__name__}" if not isinstance(value, dict) else f"a dict of {len(value)} keys"
-    except Exception:  # pragma: no cover - a len that raises
-        raise InvalidInput("the data's own methods raise") from None

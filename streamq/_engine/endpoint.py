@@ -1,0 +1,95 @@
+"""Where Redis is, and how a connected, authenticated socket to it is made.
+
+redis-py knows URLs, TLS, ACLs and Sentinel; this module lets it connect and hands the transport on. It never sends
+a command of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from streamq.errors import InvalidInput, StoreUnavailable
+
+_SECRET = re.compile(r"(://[^:/@]*:)[^@/]*@")
+
+
+class Endpoint:
+    """One Redis, by URL or by the settings of a redis-py client that the caller made.
+
+    Only settings are taken from such a client: its pool's connections stay its own, and `decode_responses` has no
+    effect here, since streamq reads raw bytes.
+    """
+
+    def __init__(self, target: str | redis.Redis, timeout: float) -> None:
+        self.timeout = timeout
+        self._sentinel_pool: Any = None
+        if isinstance(target, str):
+            try:
+                self._kind, self._options = _from_url(target)
+            except ValueError as error:
+                raise InvalidInput(f"{hide_password(target)} is no Redis URL: {error}") from None
+        elif isinstance(target, redis.Redis):
+            pool = target.connection_pool
+            self._kind, self._options = pool.connection_class, dict(pool.connection_kwargs)
+            if hasattr(pool, "sentinel_manager"):
+                self._sentinel_pool = pool
+        else:
+            raise InvalidInput(f"redis must be a URL or a redis.asyncio client, not {type(target).__name__}")
+        # RESP2 keeps replies plain lists; a retry inside redis-py would run a script twice.
+        self._options.update(
+            protocol=2, decode_responses=False, retry=Retry(NoBackoff(), 0), retry_on_error=[], health_check_interval=0,
+            socket_connect_timeout=timeout, socket_timeout=timeout,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        where = self._options.get("path") or f"{self._options.get('host')}:{self._options.get('port')}"
+        return f"<Endpoint {where} db {self._options.get('db', 0)}>"
+
+    async def connect(self) -> AbstractConnection:
+        """Return a new connection: open, authenticated, its database selected.
+
+        Raises:
+            StoreUnavailable: There was none to be had within the timeout.
+        """
+        options = dict(self._options)
+        if self._sentinel_pool is not None:
+            options["connection_pool"] = self._sentinel_pool
+        connection: AbstractConnection = self._kind(**options)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await connection.connect()
+        except (RedisError, OSError, TimeoutError, EOFError) as error:
+            await _quietly_close(connection)
+            raise StoreUnavailable(f"no connection to Redis at {self!r}: {hide_password(str(error))}") from None
+        except BaseException:
+            await _quietly_close(connection)
+            raise
+        return connection
+
+
+async def _quietly_close(connection: AbstractConnection) -> None:
+    try:
+        await connection.disconnect(nowait=True)
+    except (RedisError, OSError, RuntimeError):
+        return
+
+
+def _from_url(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    options: dict[str, Any] = dict(parse_url(url))
+    kind = options.pop("connection_class", redis.Connection)
+    for name in ("max_connections", "timeout"):
+        options.pop(name, None)
+    return kind, options
+
+
+def hide_password(text: str) -> str:
+    """Return `text` with the passwords of all URLs in it replaced."""
+    return _SECRET.sub(r"\1***@", text)

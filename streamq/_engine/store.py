@@ -1,0 +1,224 @@
+"""One queue in Redis: a method per transition, all of them through one point.
+
+That point loads scripts that the server has lost, repeats what is safe to repeat while Redis is away, tells errors
+that pass from errors that stay, and informs an observer. Everything here is safe to repeat: reads, moves that check
+first, and adds, which carry a number that the server remembers. Only `tick` is not: the worker repeats it, since it
+knows what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+
+from streamq._engine import keys, scripts
+from streamq._engine.transitions import Arg, NewJob, Outcome, QueueCounts, StoredJob, TickArgs, TickReply
+from streamq._engine.wire import Wire
+from streamq.errors import StoreError, StoreRefused, StoreUnavailable
+from streamq.observer import NOBODY, Observer
+from streamq.settings import Settings
+
+log = logging.getLogger("streamq.store")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between repeats while Redis is away: from, up to."""
+
+PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNKILLABLE")
+"""Redis errors that pass by themselves, and before which nothing was written."""
+
+
+class Store:
+    """One queue's transitions. Wires are the owner's to close."""
+
+    def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:
+        self.queue = queue
+        self.base = keys.base(queue)
+        self.wire = wire
+        self.settings = settings
+        self.observer = observer
+        self.script_reloads = 0
+
+    # Producers --------------------------------------------------------------------------------------------------------
+
+    async def add(self, nonce: str, number: int, jobs: Sequence[NewJob], *, within: float) -> list[int]:
+        """Add jobs, all or none; see `lua/add.lua` for the reply. The same nonce and number add once."""
+        args: list[Arg] = [nonce, number, self.settings.events_cap]
+        for job in jobs:
+            args.extend(job)
+        return await self._repeat("add", args, within=within)  # type: ignore[no-any-return]
+
+    async def stage(self, batch: str, before: int, jobs: Sequence[NewJob]) -> None:
+        """Hold part of a large batch aside; `before` is the number of parts staged before this one."""
+        args: list[Arg] = [batch, before]
+        for job in jobs:
+            args.extend(job)
+        await self._repeat("stage", args)
+
+    async def commit(self, nonce: str, number: int, batch: str, parts: int | None) -> list[int]:
+        """Move a part of a staged batch into the queue; see `lua/commit.lua` for the reply."""
+        args: list[Arg] = [nonce, number, self.settings.events_cap, batch, "" if parts is None else parts]
+        return await self._repeat("commit", args)  # type: ignore[no-any-return]
+
+    # Workers ----------------------------------------------------------------------------------------------------------
+
+    async def tick(
+        self, args: TickArgs, want: int, outcomes: Sequence[Outcome], *, list_held: bool = False, marks: Sequence[str] = ()
+    ) -> TickReply:
+        """Settle, renew, sweep, promote and claim in one call. Never repeated here."""
+        laid_out = args.lay_out(want, list_held=list_held, marks=marks, outcomes=outcomes)
+        return TickReply.read(await self._observed("tick", self._once("tick", laid_out, self.wire)))
+
+    async def park(self, wire: Wire, args: TickArgs, want: int, *, block: float) -> TickReply:
+        """Wait up to `block` seconds for the queue's wake token and tick in the very moment it comes, or after `block`.
+
+        Both commands go out in one write on `wire`, which blocks meanwhile. Never repeated here.
+        """
+        script = scripts.load("tick")
+        laid_out = args.lay_out(want, list_held=False, marks=(), outcomes=())
+        token, reply = await wire.pipeline(
+            ("BLPOP", keys.wake(self.base), f"{block:.3f}"), ("EVALSHA", script.sha, 1, self.base, *laid_out), wait=block
+        )
+        for answer in (token, reply):
+            if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith("NOSCRIPT"):
+                raise _error(answer)
+        if isinstance(reply, hiredis.ReplyError):
+            self.script_reloads += 1
+            reply = await self._once("tick", laid_out, wire)
+        return TickReply.read(reply)
+
+    async def renew(self, worker: str, lease_ms: int) -> bool:
+        """Renew a worker's lease; False if it is lost. Not repeated: the caller does this on a beat."""
+        return bool(await self._observed("renew", self._once("renew", [worker, lease_ms], self.wire)))
+
+    async def leave(self, worker: str) -> int:
+        """Sign a worker off; returns how many jobs it still held, which then go to others at once."""
+        return int(await self._repeat("leave", [worker]))
+
+    async def progress(self, lane: int, entry: str, job_id: str, value: bytes) -> bool:
+        """Store how far an active job is; False if the lease has moved on."""
+        return bool(await self._repeat("progress", [lane, entry, job_id, value, self.settings.events_cap]))
+
+    async def log(self, lane: int, entry: str, job_id: str, line: str) -> bool:
+        """Add a line to an active job's log; False if the lease has moved on."""
+        return bool(await self._repeat("log", [lane, entry, job_id, line, self.settings.log_cap]))
+
+    async def wake(self) -> None:
+        """Make one idle worker tick now."""
+        await self._repeat("wake", [])
+
+    # Operators --------------------------------------------------------------------------------------------------------
+
+    async def get(self, job_id: str) -> StoredJob | None:
+        """Read one job."""
+        reply = await self._repeat("get", [job_id])
+        return None if reply is None else StoredJob.read(reply)
+
+    async def stats(self) -> QueueCounts:
+        """Count the queue's jobs by state."""
+        return QueueCounts.read(await self._repeat("stats", []))
+
+    async def pause(self) -> bool:
+        """Stop claiming; False if it was paused already."""
+        return bool(await self._repeat("pause", [self.settings.events_cap]))
+
+    async def resume(self) -> bool:
+        """Claim again; False if it was not paused."""
+        return bool(await self._repeat("resume", [self.settings.events_cap]))
+
+    async def retry(self, job_id: str) -> str:
+        """Put a failed job back into its lane; returns `waiting`, `unknown`, or the state that forbids it."""
+        return str((await self._repeat("retry", [job_id, self.settings.events_cap])).decode())
+
+    async def remove(self, job_id: str) -> str:
+        """Remove a job that is not running; returns `removed`, `unknown` or `active`."""
+        return str((await self._repeat("remove", [job_id, self.settings.events_cap])).decode())
+
+    # The one point ----------------------------------------------------------------------------------------------------
+
+    async def command(self, *command: Arg) -> Any:
+        """Send one plain command that is safe to repeat."""
+        return await self._persist(lambda: self._plain(command), self.settings.timeout)
+
+    async def _plain(self, command: tuple[Arg, ...]) -> Any:
+        reply = await self.wire.call(*command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise _error(reply)
+        return reply
+
+    async def _repeat(self, name: str, args: Sequence[Arg], *, within: float | None = None) -> Any:
+        within = self.settings.timeout if within is None else within
+        return await self._observed(name, self._persist(lambda: self._once(name, args, self.wire), within))
+
+    async def _persist(self, attempt: Any, within: float) -> Any:
+        """Repeat `attempt` while Redis is away, for `within` seconds; then raise its last error."""
+        start = time.monotonic()
+        try:
+            return await attempt()
+        except StoreError as error:
+            if not passes(error):
+                raise
+            last = error
+        pause = FIRST_PAUSE
+        while (left := start + within - time.monotonic()) > pause:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            try:
+                async with asyncio.timeout(left):
+                    return await attempt()
+            except TimeoutError:
+                raise last from None
+            except StoreError as error:
+                if not passes(error):
+                    raise
+                last = error
+        raise last
+
+    async def _once(self, name: str, args: Sequence[Arg], wire: Wire) -> Any:
+        """Run one script, once; a script that the server has lost goes along in full."""
+        script = scripts.load(name)
+        reply = await wire.call("EVALSHA", script.sha, 1, self.base, *args)
+        if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("NOSCRIPT"):
+                self.script_reloads += 1
+                reply = await wire.call("EVAL", script.body, 1, self.base, *args)
+            if isinstance(reply, hiredis.ReplyError):
+                error = _error(reply)
+                if str(reply).startswith("READONLY"):
+                    wire.drop("Redis became a replica")  # a new connection finds the primary
+                raise error
+        return reply
+
+    async def _observed(self, name: str, call: Any) -> Any:
+        start = time.perf_counter()
+        error: BaseException | None = None
+        try:
+            return await call
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if self.observer is not NOBODY:
+                try:
+                    self.observer.transition(self.queue, name, time.perf_counter() - start, error)
+                except Exception:
+                    log.exception("the observer failed on %s", name)
+
+
+class _Passing(StoreRefused):
+    """Redis refused, and will stop doing so by itself."""
+
+
+def passes(error: StoreError) -> bool:
+    """Whether the same call may succeed a little later."""
+    return isinstance(error, StoreUnavailable | _Passing)
+
+
+def _error(reply: hiredis.ReplyError) -> StoreError:
+    text = str(reply)
+    kind = _Passing if text.startswith(PASSING) else StoreRefused
+    return kind(f"Redis refused: {text}")

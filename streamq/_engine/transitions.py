@@ -1,0 +1,175 @@
+"""The typed contract of each script: how its arguments are laid out and what its reply means.
+
+Nothing here talks to Redis; `store` sends what this module lays out. One class or function per script that needs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streamq.errors import StoreRefused
+
+Arg = str | bytes | int | float
+
+
+class NewJob(NamedTuple):
+    """One job for `add`: its lane, when it may start (`0`, `+ms`, `@ms`), its own id or "", its envelope."""
+
+    lane: int
+    start: str
+    job_id: str
+    envelope: bytes
+
+
+class Added(NamedTuple):
+    """What became of one job of an `add`: its id, and whether it is new."""
+
+    job_id: str
+    is_new: bool
+
+
+def added(jobs: Sequence[NewJob], reply: Sequence[int]) -> list[Added]:
+    """Read the reply of `add` and `commit` (less its own first element): one `Added` for each of `jobs`."""
+    first, known = reply[0], set(reply[1:])
+    return [Added(job.job_id or str(first + i), i + 1 not in known) for i, job in enumerate(jobs)]
+
+
+class Outcome(NamedTuple):
+    """How one attempt ended, as `tick` takes it. `a` and `b` depend on the kind; see `lua/tick.lua`."""
+
+    kind: str
+    lane: int
+    entry: str
+    job_id: str
+    body: bytes = b""
+    a: int = 0
+    b: int | str = 0
+    started_ms: int = 0
+    attempts_made: int = 0
+
+
+class Claim:
+    """A job that this worker holds: the entry is its lease token."""
+
+    __slots__ = ("attempts_made", "entry", "envelope", "interruptions", "job_id", "lane", "releases", "since_ms", "stalls")
+
+    def __init__(self, lane: int, entry: str, job_id: str, envelope: bytes, since_ms: int) -> None:
+        self.lane, self.entry, self.job_id, self.envelope = lane, entry, job_id, envelope
+        self.since_ms = since_ms
+        self.attempts_made = self.stalls = self.interruptions = self.releases = 0
+
+    def __repr__(self) -> str:
+        return f"<Claim {self.job_id} entry {self.entry} in lane {self.lane}>"
+
+
+class TickArgs(msgspec.Struct, frozen=True):
+    """What does not change from one tick of a worker to the next."""
+
+    worker: str
+    lease_ms: int
+    max_stalls: int
+    events_cap: int
+    dead_cap: int
+
+    def lay_out(self, want: int, *, list_held: bool, marks: Sequence[str], outcomes: Iterable[Outcome]) -> list[Arg]:
+        """Return the arguments of `tick`."""
+        args: list[Arg] = [
+            self.worker, self.lease_ms, want, self.max_stalls, int(list_held), self.events_cap, self.dead_cap, len(marks),
+            *marks,
+        ]  # fmt: skip
+        for outcome in outcomes:
+            args.extend(outcome)
+        return args
+
+
+class TickReply(NamedTuple):
+    """What a tick brought back. `next_ms`: milliseconds until something is due, -1 if nothing is."""
+
+    now_ms: int
+    next_ms: int
+    stale: list[int]
+    claimed: list[Claim]
+    held: list[Claim]
+    requeued: int
+    promoted: int
+
+    @classmethod
+    def read(cls, reply: list[Any]) -> TickReply:
+        """Read the reply of `tick`."""
+        now_ms, next_ms, stale, claimed, records, held, requeued, promoted = reply
+        known = {records[at]: records[at + 1 : at + 7] for at in range(0, len(records), 7)} if records else {}
+        return cls(now_ms, next_ms, stale, _claims(claimed, known), _claims(held, known), requeued, promoted)
+
+
+def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
+    """Read entries, `[lane, [[entry, [field, value …]] …] …]`, with what the records add to some of them."""
+    found = []
+    for at in range(0, len(lanes), 2):
+        lane = lanes[at]
+        for entry, fields in lanes[at + 1]:
+            record = known.get(entry) if known else None
+            text = entry.decode()
+            if record is None:
+                # `d envelope t ms`: a job without a record, so its id is its entry's number.
+                found.append(Claim(lane, text, text[:-2], fields[1], int(fields[3])))
+                continue
+            job_id, envelope, *counts = record
+            since = fields[fields.index(b"t") + 1] if b"t" in fields else 0
+            claim = Claim(lane, text, job_id.decode(), envelope, int(since))
+            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases = map(int, counts)
+            found.append(claim)
+    return found
+
+
+class StoredJob(msgspec.Struct, frozen=True):
+    """The reply of `get`: a job as Redis holds it. Times are milliseconds since 1970; `record` has its other fields."""
+
+    state: str
+    lane: int
+    envelope: bytes
+    created_ms: int | None
+    started_ms: int | None
+    record: dict[str, bytes]
+
+    @classmethod
+    def read(cls, reply: list[Any]) -> StoredJob:
+        """Read the reply of `get` for a job that exists."""
+        state, lane, envelope, created, started, *rest = reply
+        record = {rest[at].decode(): rest[at + 1] for at in range(0, len(rest), 2)}
+        return cls(state.decode(), int(lane), envelope, _int(created), _int(started), record)
+
+    def number(self, field: str) -> int | None:
+        """Return a whole number of the record, None if it has none."""
+        return _int(self.record.get(field, b""))
+
+
+def _int(value: bytes) -> int | None:
+    return int(value) if value else None
+
+
+class QueueCounts(msgspec.Struct, frozen=True):
+    """The reply of `stats`. Per-lane figures are keyed 1 to 4; ages are milliseconds, None where nothing waits."""
+
+    waiting: dict[int, int]
+    active: int
+    delayed: int
+    completed: int
+    failed: int
+    dead: int
+    paused: bool
+    oldest_ms: dict[int, int | None]
+    workers: int
+
+    @classmethod
+    def read(cls, reply: list[int]) -> QueueCounts:
+        """Read the reply of `stats`."""
+        if len(reply) != 16:
+            raise StoreRefused(f"stats answered {len(reply)} values, not 16")
+        ages = reply[10:14]
+        return cls(
+            dict(enumerate(reply[0:4], 1)), *reply[4:9], bool(reply[9]),
+            {lane: None if age < 0 else age for lane, age in enumerate(ages, 1)}, reply[14],
+        )  # fmt: skip
