@@ -80,11 +80,12 @@ def _nobody_left(users: int, stay: str) -> bool:
 
 
 def _spawn(command: list[str], server_lock: int, watch: str) -> subprocess.Popen[bytes]:
-    prepare = _death_signal(os.getpid()) if watch == "signal" else None
+    prepare = end_with_parent(os.getpid()) if watch == "signal" else None
     return subprocess.Popen(command, pass_fds=[server_lock], preexec_fn=prepare)  # noqa: S603
 
 
-def _death_signal(parent: int) -> Callable[[], None]:
+def end_with_parent(parent: int) -> Callable[[], None]:
+    """Return what a new process runs before its program so that it gets SIGTERM when our thread ends. Linux only."""
     prctl = ctypes.CDLL(None).prctl
 
     def ask_for_it() -> None:
