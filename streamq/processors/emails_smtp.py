@@ -104,10 +104,10 @@ async def send(settings: SmtpSettings, message: EmailMessage, sender: str, recip
     except aiosmtplib.SMTPResponseException as error:
         text = f"the mail server answered {error.code} {error.message}"
         raise (Unrecoverable if error.code >= 500 else DeliveryDeferred)(text) from error
-    except aiosmtplib.SMTPNotSupported as error:
-        raise Unrecoverable(f"the mail server can't do what is asked: {error}") from error
-    except (aiosmtplib.SMTPException, OSError) as error:
+    except OSError as error:  # the library's connection and timeout errors are of this kind, too
         raise DeliveryDeferred(f"mail server {settings.host}: {type(error).__name__}: {error}") from error
+    except aiosmtplib.SMTPException as error:  # what is left: the server lacks an extension that we need
+        raise Unrecoverable(f"the mail server can't do what is asked: {error}") from error
     except ValueError as error:
         raise Unrecoverable(f"the message can't be sent: {error}") from error
     finally:

@@ -9,9 +9,12 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from streamq.processor import ActiveJob, Processors
 from streamq.processors.ledger import Ledger, open_ledger
 
 
@@ -85,3 +88,42 @@ async def sqlite_ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
     """An open, empty ledger on SQLite, for what does not depend on the database."""
     async with open_ledger(f"sqlite:///{tmp_path}/ledger.db") as opened:
         yield opened
+
+
+class RecordedAttempt:
+    """Stands in a worker's place: keeps what a handler reports, and checks that it could be sent."""
+
+    def __init__(self) -> None:
+        self.reported: list[Any] = []
+        self.lines: list[str] = []
+
+    async def progress(self, value: Any) -> None:
+        self.reported.append(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
+
+    async def log(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class RunJob:
+    """Runs one attempt of a job as a worker does: data decoded from bytes to the processor's type, result encoded."""
+
+    def __init__(self) -> None:
+        self.attempt = RecordedAttempt()
+
+    async def __call__(
+        self, processors: Processors, name: str, data: Any, *, job_id: str = "1", attempt: int = 1
+    ) -> Any:
+        (processor,) = [one for one in processors if one.name == name]
+        self.attempt = RecordedAttempt()
+        decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(data), type=processor.data)
+        queue = processor.queue or "default"
+        job = ActiveJob(self.attempt, job_id, name, queue, decoded, attempt=attempt, attempts=3, stalls=0)
+        result = await processor.handler(job)
+        msgspec.msgpack.encode(result)
+        return result
+
+
+@pytest.fixture
+def run_job() -> RunJob:
+    """Call it with a registry, a job's name and its data: one attempt runs, its result comes back or it raises."""
+    return RunJob()
