@@ -22,6 +22,7 @@ from streamq.errors import (
 from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
 from streamq.policy import Backoff, Priority, RateLimit, Retention
 from streamq.processor import ActiveJob, Processors
+from streamq.queue import Queue, QueueStats
 from streamq.settings import Settings
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "JobState",
     "Priority",
     "Processors",
+    "Queue",
     "QueueName",
+    "QueueStats",
     "RateLimit",
     "RateLimited",
     "Retention",

@@ -11,7 +11,7 @@ class Observer:
     """Told of every transition. Does nothing; override what you need."""
 
     def transition(self, queue: str, name: str, seconds: float, error: BaseException | None) -> None:
-        """One script call has ended: its name (as the file in `lua/`), how long it took, and how it failed, if it did."""
+        """A script call has ended: its name (a file in `lua/`), how long it took, how it failed, if it did."""
 
 
 NOBODY = Observer()

@@ -65,7 +65,7 @@ class Endpoint:
         connection: AbstractConnection = self._kind(**options)
         try:
             async with asyncio.timeout(self.timeout):
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError, EOFError) as error:
             await _quietly_close(connection)
             raise StoreUnavailable(f"no connection to Redis at {self!r}: {hide_password(str(error))}") from None

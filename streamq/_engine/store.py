@@ -67,7 +67,13 @@ class Store:
     # Workers ----------------------------------------------------------------------------------------------------------
 
     async def tick(
-        self, args: TickArgs, want: int, outcomes: Sequence[Outcome], *, list_held: bool = False, marks: Sequence[str] = ()
+        self,
+        args: TickArgs,
+        want: int,
+        outcomes: Sequence[Outcome],
+        *,
+        list_held: bool = False,
+        marks: Sequence[str] = (),
     ) -> TickReply:
         """Settle, renew, sweep, promote and claim in one call. Never repeated here."""
         laid_out = args.lay_out(want, list_held=list_held, marks=marks, outcomes=outcomes)
@@ -81,7 +87,9 @@ class Store:
         script = scripts.load("tick")
         laid_out = args.lay_out(want, list_held=False, marks=(), outcomes=())
         token, reply = await wire.pipeline(
-            ("BLPOP", keys.wake(self.base), f"{block:.3f}"), ("EVALSHA", script.sha, 1, self.base, *laid_out), wait=block
+            ("BLPOP", keys.wake(self.base), f"{block:.3f}"),
+            ("EVALSHA", script.sha, 1, self.base, *laid_out),
+            wait=block,
         )
         for answer in (token, reply):
             if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith("NOSCRIPT"):

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from streamq.errors import StoreRefused
-
 Arg = str | bytes | int | float
 
 
@@ -54,7 +52,17 @@ class Outcome(NamedTuple):
 class Claim:
     """A job that this worker holds: the entry is its lease token."""
 
-    __slots__ = ("attempts_made", "entry", "envelope", "interruptions", "job_id", "lane", "releases", "since_ms", "stalls")
+    __slots__ = (
+        "attempts_made",
+        "entry",
+        "envelope",
+        "interruptions",
+        "job_id",
+        "lane",
+        "releases",
+        "since_ms",
+        "stalls",
+    )
 
     def __init__(self, lane: int, entry: str, job_id: str, envelope: bytes, since_ms: int) -> None:
         self.lane, self.entry, self.job_id, self.envelope = lane, entry, job_id, envelope
@@ -77,8 +85,8 @@ class TickArgs(msgspec.Struct, frozen=True):
     def lay_out(self, want: int, *, list_held: bool, marks: Sequence[str], outcomes: Iterable[Outcome]) -> list[Arg]:
         """Return the arguments of `tick`."""
         args: list[Arg] = [
-            self.worker, self.lease_ms, want, self.max_stalls, int(list_held), self.events_cap, self.dead_cap, len(marks),
-            *marks,
+            self.worker, self.lease_ms, want, self.max_stalls, int(list_held), self.events_cap, self.dead_cap,
+            len(marks), *marks,
         ]  # fmt: skip
         for outcome in outcomes:
             args.extend(outcome)
@@ -166,10 +174,7 @@ class QueueCounts(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, reply: list[int]) -> QueueCounts:
         """Read the reply of `stats`."""
-        if len(reply) != 16:
-            raise StoreRefused(f"stats answered {len(reply)} values, not 16")
-        ages = reply[10:14]
-        return cls(
-            dict(enumerate(reply[0:4], 1)), *reply[4:9], bool(reply[9]),
-            {lane: None if age < 0 else age for lane, age in enumerate(ages, 1)}, reply[14],
-        )  # fmt: skip
+        ages = {lane: None if age < 0 else age for lane, age in enumerate(reply[10:14], 1)}
+        active, delayed, completed, failed, dead = reply[4:9]
+        waiting = dict(enumerate(reply[0:4], 1))
+        return cls(waiting, active, delayed, completed, failed, dead, bool(reply[9]), ages, reply[14])

@@ -20,7 +20,9 @@ import hiredis
 from streamq._engine.endpoint import Endpoint
 from streamq.errors import StoreUnavailable
 
-Command = tuple[str | bytes | int | float, ...]
+Command = tuple[Any, ...]
+"""A command's words: text, bytes or numbers."""
+
 _NOTHING = object()
 
 
@@ -40,7 +42,7 @@ class Wire:
         """Whether a connection stands (as far as this side knows)."""
         return self._protocol is not None and self._protocol.alive
 
-    async def call(self, *command: str | bytes | int | float, wait: float = 0.0) -> Any:
+    async def call(self, *command: Any, wait: float = 0.0) -> Any:
         """Send one command and return its reply: bytes, int, list, None, or a `hiredis.ReplyError` (not raised).
 
         `wait` is how long the command itself may block on the server, on top of the timeout.
@@ -60,7 +62,7 @@ class Wire:
             protocol = await self._open()
         within = self._endpoint.timeout + wait
         replies = [protocol.expect(within) for _ in commands]
-        protocol.write(b"".join(map(hiredis.pack_command, commands)))
+        protocol.write(b"".join([hiredis.pack_command(command) for command in commands]))
         try:
             return [await reply for reply in replies]
         finally:

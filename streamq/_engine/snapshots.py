@@ -1,0 +1,43 @@
+"""From what Redis holds of a job to the snapshot that users see."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from streamq._engine import codec
+from streamq._engine.transitions import StoredJob
+from streamq.job import JobSnapshot, JobState
+from streamq.policy import Priority
+
+
+def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
+    """Return a job as users see it. One whose envelope can't be read has the name "" and the data None."""
+    try:
+        envelope = codec.decode_envelope(stored.envelope)
+        name, data = envelope.name, codec.decode(bytes(envelope.data))
+    except codec.BadEnvelope:
+        name, data = "", None
+    record = stored.record
+    return JobSnapshot(
+        id=job_id,
+        queue=queue,
+        name=name,
+        data=data,
+        state=JobState(stored.state),
+        priority=Priority(stored.lane),
+        progress=codec.decode(record.get("g", b"")),
+        attempts_made=stored.number("a") or 0,
+        stalls=stored.number("k") or 0,
+        interruptions=stored.number("i") or 0,
+        result=codec.decode(record.get("r", b"")) if stored.state == "completed" else None,
+        error=codec.decode_error(record["x"]) if record.get("x") else None,
+        created_at=moment(stored.created_ms),
+        started_at=moment(stored.started_ms),
+        finished_at=moment(stored.number("f")) if stored.state in ("completed", "failed", "cancelled") else None,
+        run_at=moment(stored.number("u")) if stored.state == "delayed" else None,
+    )
+
+
+def moment(ms: int | None) -> datetime | None:
+    """Return milliseconds since 1970 as an aware datetime in UTC."""
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,321 @@
+"""A queue as its producers and operators use it.
+
+Opens a connection with the first call and keeps two at the most: one for commands, and one that waits for events
+while somebody awaits a result. Never runs a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, TypedDict, Unpack
+
+import msgspec
+from redis.asyncio import Redis
+
+from streamq._engine import codec
+from streamq._engine.adder import Adder
+from streamq._engine.endpoint import Endpoint
+from streamq._engine.snapshots import snapshot
+from streamq._engine.store import Store
+from streamq._engine.transitions import NewJob
+from streamq._engine.wire import Wire
+from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept, WrongState
+from streamq.events import Endings, Event, EventReader, follow
+from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
+from streamq.observer import NOBODY, Observer
+from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
+from streamq.settings import Settings
+
+NORMAL = int(Priority.NORMAL)
+LOOK_AGAIN = 5.0
+"""Seconds after which a wait for a result looks at the job itself, in case an event was missed."""
+
+
+class OptionFields(TypedDict, total=False):
+    """The fields of `JobOptions`, as keyword arguments."""
+
+    priority: Priority
+    attempts: int | None
+    delay: Seconds
+    run_at: Any
+    backoff: Backoff | None
+    timeout: Seconds | None
+    job_id: str | None
+    keep_completed: Retention | None
+    keep_failed: Retention | None
+
+
+NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
+"""A job for `add_many`: its name, its data, and its options if it has any."""
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs are where. `total` counts all five states; ages are seconds, None where none waits."""
+
+    waiting: int
+    active: int
+    completed: int
+    failed: int
+    delayed: int
+    dead: int
+    paused: bool
+    oldest_waiting_age: float | None
+    workers: int
+    waiting_by_priority: dict[Priority, int]
+    oldest_by_priority: dict[Priority, float | None]
+
+    @property
+    def total(self) -> int:
+        """All jobs that are known: waiting, active, delayed, completed and failed."""
+        return self.waiting + self.active + self.completed + self.failed + self.delayed
+
+
+class Queue:
+    """A named queue.
+
+    `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
+    `defaults` are the options of jobs that say nothing themselves. Belongs to one event loop. Use it as an
+    async context manager, or call `close`.
+
+    Raises:
+        InvalidInput: The name can't be part of a key, or `redis` is neither a URL nor a client.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        redis: str | Redis | None = None,
+        *,
+        defaults: JobOptions | None = None,
+        settings: Settings | None = None,
+        observer: Observer = NOBODY,
+    ) -> None:
+        self.settings = settings or Settings.from_env()
+        self.defaults = defaults or JobOptions()
+        endpoint = Endpoint(self.settings.redis_url if redis is None else redis, self.settings.timeout)
+        self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
+        self._endpoint = endpoint
+        self._store = Store(str(name), self._wire, self.settings, observer)
+        self._adder = Adder(self._store)
+        self._endings = Endings(self._store, self._event_wire)
+        self._plain = self.defaults == JobOptions()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name} at {self._endpoint!r}>"
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._store.queue
+
+    # Adding -----------------------------------------------------------------------------------------------------------
+
+    async def add(
+        self, name: str, data: Any = None, *, options: JobOptions | None = None, **fields: Unpack[OptionFields]
+    ) -> Job:
+        """Add one job and return its handle. Redis holds it when this returns.
+
+        `data` must come back exactly as it is: dicts, lists, text, bytes, numbers, booleans, None, or a msgspec struct
+        or dataclass. Options are given as `options=JobOptions(...)` or one by one; see `JobOptions`. Concurrent adds
+        share round trips. A connection lost on the way is retried under the same number, so the job exists once. While
+        a job of the same `job_id` is known, nothing is added and the handle's `is_new` is False.
+
+        Raises:
+            InvalidInput: A name, id, option or the data does not fit; nothing was sent.
+            PayloadTooLarge: Nothing was sent.
+            StoreRefused: Redis can't take it (out of memory …); nothing was added.
+            StoreUnavailable: Redis did not answer in time; repeat with the same `job_id` to be sure of one job.
+        """
+        job = self._encode(name, data, options, fields)
+        done = (await self._adder.add((job,)))[0]
+        return Job(self, done.job_id, name, is_new=done.is_new)
+
+    async def add_many(self, jobs: Iterable[NewJobSpec]) -> list[Job]:
+        """Add jobs, all or none, and return their handles in the same order.
+
+        Each is `(name, data)` or `(name, data, JobOptions(...))`. All are checked and encoded before anything is sent.
+        Large batches go in parts that no worker sees before the last one is there.
+
+        Raises:
+            InvalidInput, PayloadTooLarge: One does not fit (the message says which); nothing was sent.
+            StoreRefused: None was added.
+            StoreUnavailable: Redis did not answer in time; whether they were added is unknown.
+        """
+        encoded, names = [], []
+        for at, spec in enumerate(jobs):
+            if not isinstance(spec, tuple) or not 2 <= len(spec) <= 3:
+                raise InvalidInput(f"job {at} must be (name, data) or (name, data, JobOptions), not {spec!r:.100}")
+            options = spec[2] if len(spec) == 3 else None
+            if options is not None and not isinstance(options, JobOptions):
+                raise InvalidInput(f"job {at}: options must be JobOptions, not {type(options).__name__}")
+            try:
+                encoded.append(self._encode(spec[0], spec[1], options, {}))
+            except InvalidInput as error:
+                error.add_note(f"in job {at} of add_many")
+                raise
+            names.append(spec[0])
+        done = await self._adder.add(encoded)
+        return [Job(self, job.job_id, name, is_new=job.is_new) for job, name in zip(done, names, strict=True)]
+
+    def _encode(self, name: str, data: Any, options: JobOptions | None, fields: OptionFields) -> NewJob:
+        check_text("job name", name, MAX_NAME)
+        body = codec.encode_data("data", data, self.settings.max_payload)
+        if options is None and not fields and self._plain:
+            return NewJob(NORMAL, "0", "", codec.encode_envelope(name, body, None))
+        chosen = self._options(options, fields)
+        start = "0"
+        if chosen.run_at is not None:
+            start = f"@{max(round(chosen.run_at.timestamp() * 1000), 0)}"
+        elif chosen.delay_ms:
+            start = f"+{chosen.delay_ms}"
+        envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
+        return NewJob(int(chosen.priority), start, chosen.job_id or "", envelope)
+
+    def _options(self, options: JobOptions | None, fields: OptionFields) -> JobOptions:
+        """Lay what the call says over the queue's defaults."""
+        known = JobOptions.__struct_fields__
+        for field in fields:
+            if field not in known:
+                raise InvalidInput(f"unknown option {field!r}; the options are {', '.join(known)}")
+        chosen = self.defaults
+        if options is not None:
+            if not isinstance(options, JobOptions):
+                raise InvalidInput(f"options must be JobOptions, not {type(options).__name__}")
+            plain = JobOptions()
+            said = {f: v for f in known if (v := getattr(options, f)) != getattr(plain, f)}
+            chosen = msgspec.structs.replace(chosen, **said)
+        return msgspec.structs.replace(chosen, **fields) if fields else chosen
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    async def get_job(self, job_id: str) -> JobSnapshot | None:
+        """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
+        stored = await self._store.get(_known_id(job_id))
+        return None if stored is None else snapshot(self.name, job_id, stored)
+
+    async def stats(self) -> QueueStats:
+        """Count the queue's jobs; the cost does not grow with their number."""
+        counts = await self._store.stats()
+        ages = {p: None if (ms := counts.oldest_ms[p]) is None else ms / 1000 for p in Priority}
+        return QueueStats(
+            waiting=sum(counts.waiting.values()),
+            active=counts.active,
+            completed=counts.completed,
+            failed=counts.failed,
+            delayed=counts.delayed,
+            dead=counts.dead,
+            paused=counts.paused,
+            oldest_waiting_age=max((age for age in ages.values() if age is not None), default=None),
+            workers=counts.workers,
+            waiting_by_priority={p: counts.waiting[p] for p in Priority},
+            oldest_by_priority=ages,
+        )
+
+    async def result(self, job_id: str, timeout: Seconds | None = None) -> Any:
+        """Wait until a job has ended and return its result; waits through outages of Redis.
+
+        Raises:
+            JobFailed: It ended as failed.
+            JobCancelled: It was cancelled or removed.
+            JobNotFound: There is no such job.
+            ResultNotKept: It completed, but its retention keeps no result.
+            TimeoutError: `timeout` seconds went by; the job goes on.
+        """
+        limit = None if timeout is None else seconds("timeout", timeout)
+        _known_id(job_id)
+        async with asyncio.timeout(limit):
+            known = False
+            while True:
+                waiter = await self._endings.watch(job_id)
+                try:
+                    job = await self.get_job(job_id)
+                    if job is not None and job.state.ended:
+                        return _ending(job)
+                    if job is None:
+                        raise (ResultNotKept if known else JobNotFound)(job_id)
+                    known = True
+                    await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
+                    kind = waiter.result() if waiter.done() else None
+                finally:
+                    self._endings.forget(job_id, waiter)
+                if kind in ("removed", "cancelled"):
+                    raise JobCancelled(job_id)
+
+    async def events(self, after: str | None = None) -> AsyncIterator[Event]:
+        """Yield what happens in the queue, for ever and over reconnects.
+
+        Starts behind the event whose id is `after`, or with what comes next. Takes a connection of its own while it
+        runs. An event of kind `gap` says that the stream's cap has dropped events before they could be read.
+        """
+        wire = Wire(self._endpoint)
+        try:
+            async for event in follow(EventReader(self._store, wire, after)):
+                yield event
+        finally:
+            await wire.close()
+
+    # Operating --------------------------------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        """Let no worker start another job. Running jobs go on; jobs that come due wait. Survives restarts."""
+        await self._store.pause()
+
+    async def resume(self) -> None:
+        """Undo `pause`."""
+        await self._store.resume()
+
+    async def retry(self, job_id: str) -> None:
+        """Put a failed job back at the end of its lane, its attempts counted from nothing, its dead letter taken back.
+
+        Raises:
+            JobNotFound: It is unknown.
+            WrongState: It has not failed. Nothing was changed.
+        """
+        state = await self._store.retry(_known_id(job_id))
+        if state == "unknown":
+            raise JobNotFound(job_id)
+        if state != JobState.WAITING:
+            raise WrongState(job_id, "retry", state)
+
+    async def remove(self, job_id: str) -> bool:
+        """Remove a job and all that is kept of it; False if it is unknown.
+
+        Raises:
+            WrongState: A worker is running it. Nothing was changed.
+        """
+        state = await self._store.remove(_known_id(job_id))
+        if state == "active":
+            raise WrongState(job_id, "remove", state)
+        return state == "removed"
+
+    # Closing ----------------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Wait for adds that are on their way, end the waits for results, and close the connections."""
+        await self._adder.close()
+        await self._endings.close()
+        await asyncio.gather(self._wire.close(), self._event_wire.close())
+
+    async def __aenter__(self) -> Queue:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _known_id(job_id: str) -> str:
+    if not isinstance(job_id, str):
+        raise InvalidInput(f"job_id must be text, not {type(job_id).__name__}")
+    return check_text("job_id", job_id, MAX_NAME)
+
+
+def _ending(job: JobSnapshot) -> Any:
+    if job.state == JobState.FAILED:
+        raise JobFailed(job.id, str(job.error) if job.error else "no error was recorded")
+    if job.state == JobState.CANCELLED:
+        raise JobCancelled(job.id)
+    return job.result
