@@ -35,6 +35,7 @@ START_WITHIN = 60.0
 LEFTOVER_MAY_TAKE = 2.0
 LOOK_EVERY = 0.01
 LOG_LIMIT = 1_000_000
+WATCH = "signal" if sys.platform == "linux" else "poll"
 
 
 class EmbeddedServer:
@@ -217,11 +218,10 @@ def _launch(folder: Path, binary: Path) -> None:
         log.unlink()
     (folder / "state.json").unlink(missing_ok=True)
     supervisor = Path(__file__).with_name("supervisor.py")
-    watch = "signal" if sys.platform == "linux" else "poll"
     with log.open("ab") as out:
         os.fchmod(out.fileno(), 0o600)
         subprocess.run(  # noqa: S603
-            [sys.executable, "-I", "-S", supervisor, folder, _socket_path(folder), binary, watch],
+            [sys.executable, "-I", "-S", supervisor, folder, _socket_path(folder), binary, WATCH],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
