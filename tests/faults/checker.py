@@ -1,0 +1,126 @@
+"""Judges a ledger: was every accepted job run, run once, and by one worker at a time?
+
+Knows nothing of streamq; its own test plants losses and duplicates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tests.faults.ledger import Line
+
+Window = tuple[float, float]
+"""A span of monotonic time in which a fault was on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry into a handler. `end` is infinite for a run that nobody saw end."""
+
+    job: str
+    attempt: int
+    pid: int
+    start: float
+    end: float = math.inf
+    outcome: str = ""
+
+
+@dataclass
+class Verdict:
+    """What a ledger shows."""
+
+    accepted: set[str]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    accepted_twice: set[str] = field(default_factory=set)
+
+    @property
+    def lost(self) -> set[str]:
+        """Jobs that were accepted and never started."""
+        return self.accepted - self.runs.keys()
+
+    @property
+    def unknown(self) -> set[str]:
+        """Jobs that ran and that no producer was told of (its answer may have been lost)."""
+        return self.runs.keys() - self.accepted
+
+    @property
+    def unfinished(self) -> set[str]:
+        """Jobs of which no run came to its end."""
+        return {job for job, runs in self.runs.items() if not any(run.outcome for run in runs)}
+
+    @property
+    def total_runs(self) -> int:
+        """All entries into handlers."""
+        return sum(map(len, self.runs.values()))
+
+    def runs_of(self, job: str) -> int:
+        """Return how often a job ran."""
+        return len(self.runs.get(job, ()))
+
+    @property
+    def repeated(self) -> dict[str, int]:
+        """Jobs that ran more than once, retries included, and how often."""
+        return {job: len(runs) for job, runs in self.runs.items() if len(runs) > 1}
+
+    @property
+    def overlapping(self) -> list[tuple[Run, Run]]:
+        """Pairs of runs of one job that were under way at the same time."""
+        found = []
+        for runs in self.runs.values():
+            open_runs: list[Run] = []
+            for run in runs:
+                open_runs = [earlier for earlier in open_runs if earlier.end > run.start]
+                found += [(earlier, run) for earlier in open_runs]
+                open_runs.append(run)
+        return found
+
+    @property
+    def duplicates(self) -> list[tuple[Run, Run]]:
+        """Pairs of successive runs of the same attempt: repeats that are no retries."""
+        return self.duplicates_outside(())
+
+    def duplicates_outside(self, windows: Sequence[Window]) -> list[tuple[Run, Run]]:
+        """Return the duplicates that no fault explains: none was on from the first run's start to the second's."""
+        found = []
+        for runs in self.runs.values():
+            by_attempt: defaultdict[int, list[Run]] = defaultdict(list)
+            for run in runs:
+                by_attempt[run.attempt].append(run)
+            for same in by_attempt.values():
+                for first, second in itertools.pairwise(same):
+                    if not any(since <= second.start and first.start <= until for since, until in windows):
+                        found.append((first, second))
+        return found
+
+
+def check(lines: Iterable[Line]) -> Verdict:
+    """Read a ledger's lines and return what they show."""
+    verdict = Verdict(set())
+    open_runs: dict[tuple[str, int, int], list[Run]] = defaultdict(list)
+    done: list[Run] = []
+    for line in lines:
+        if line.kind == "accepted":
+            if line.job in verdict.accepted:
+                verdict.accepted_twice.add(line.job)
+            verdict.accepted.add(line.job)
+        elif line.kind == "start":
+            open_runs[line.job, line.attempt, line.pid].append(Run(line.job, line.attempt, line.pid, line.at))
+        elif line.kind == "end":
+            started = open_runs[line.job, line.attempt, line.pid]
+            if not started:
+                raise ValueError(f"the ledger ends a run that never started: {line}")
+            run = started.pop(0)
+            done.append(Run(run.job, run.attempt, run.pid, run.start, line.at, line.outcome))
+        elif line.kind == "killed":
+            for started in open_runs.values():
+                done += [Run(r.job, r.attempt, r.pid, r.start, line.at) for r in started if r.pid == line.pid]
+                started[:] = [r for r in started if r.pid != line.pid]
+    for started in open_runs.values():
+        done += started
+    for run in sorted(done, key=lambda run: run.start):
+        verdict.runs.setdefault(run.job, []).append(run)
+    return verdict

@@ -1,0 +1,288 @@
+"""The processors of the fault tests. Each notes its start and its end in the ledger, whatever happens between.
+
+Loaded by worker processes (`--processors tests.faults.jobs`); the ledger's file comes from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from streamq import ActiveJob, Processors, RetryAfter, Snooze, Unrecoverable
+from tests.faults.ledger import Ledger
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NAME = "FAULTS_WORKER"
+"""The environment variable that names a worker process, so that a job can say who ran it."""
+
+processors = Processors()
+
+
+@functools.cache
+def ledger() -> Ledger:
+    """Return this process's ledger."""
+    return Ledger.from_environment()
+
+
+def recorded(handler: F) -> F:
+    """Have a handler's start and end noted."""
+
+    def start(job: ActiveJob[Any]) -> None:
+        ledger().start(job.id, job.attempt, data=repr(job.data)[:2000], name=job.name, stalls=job.stalls)
+
+    def end(job: ActiveJob[Any], outcome: str) -> None:
+        ledger().end(job.id, job.attempt, outcome)
+
+    if inspect.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def run_async(job: ActiveJob[Any]) -> Any:
+            start(job)
+            try:
+                result = await handler(job)
+            except BaseException as error:
+                end(job, type(error).__name__)
+                raise
+            end(job, "returned")
+            return result
+
+        return run_async  # type: ignore[return-value]
+
+    @functools.wraps(handler)
+    def run(job: ActiveJob[Any]) -> Any:
+        start(job)
+        try:
+            result = handler(job)
+        except BaseException as error:
+            end(job, type(error).__name__)
+            raise
+        end(job, "returned")
+        return result
+
+    return run  # type: ignore[return-value]
+
+
+# Work of every kind ------------------------------------------------------------------------------------------------
+
+
+@processors.register("noop")
+@recorded
+async def noop(job: ActiveJob[Any]) -> None:
+    """End at once."""
+
+
+@processors.register("unrecorded")
+async def unrecorded(job: ActiveJob[Any]) -> None:
+    """End at once, without a line in the ledger: for counts so large that the ledger would be the test."""
+
+
+@processors.register("unrecorded-result")
+async def unrecorded_result(job: ActiveJob[Any]) -> str:
+    """Return so many characters, without a line in the ledger."""
+    return "x" * int(job.data)
+
+
+@processors.register("echo")
+@recorded
+async def echo(job: ActiveJob[Any]) -> Any:
+    """Return the data as the handler saw it."""
+    return job.data
+
+
+@processors.register("echo-later")
+@recorded
+async def echo_later(job: ActiveJob[Any]) -> Any:
+    """Fail `failures` times, then return `value`."""
+    if job.attempt <= job.data["failures"]:
+        raise ValueError("not yet")
+    return job.data["value"]
+
+
+@processors.register("who")
+@recorded
+async def who(job: ActiveJob[Any]) -> str:
+    """Sleep `seconds` and return the name of the worker process."""
+    await asyncio.sleep(job.data["seconds"])
+    return os.environ[NAME]
+
+
+@processors.register("sleep")
+@recorded
+async def sleep(job: ActiveJob[float]) -> float:
+    """Wait, and leave the loop free."""
+    await asyncio.sleep(job.data)
+    return job.data
+
+
+@processors.register("block")
+@recorded
+async def block(job: ActiveJob[float]) -> None:
+    """Block the event loop, as careless async code does."""
+    time.sleep(job.data)  # noqa: ASYNC251 - blocking the loop is what this job is for
+
+
+@processors.register("thread-sleep")
+@recorded
+def thread_sleep(job: ActiveJob[float]) -> None:
+    """Block a worker thread."""
+    time.sleep(job.data)
+
+
+@processors.register("burn")
+@recorded
+async def burn(job: ActiveJob[float]) -> int:
+    """Compute in pure Python on the event loop."""
+    upto, turns = time.monotonic() + job.data, 0
+    while time.monotonic() < upto:
+        turns += sum(range(100))
+    return turns
+
+
+@processors.register("gate")
+@recorded
+async def gate(job: ActiveJob[Any]) -> Any:
+    """Wait until the file `path` exists, then fail if `fails` says so, or return `value`."""
+    path = Path(job.data["path"])
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - the gate is a file: the test is another process
+        await asyncio.sleep(0.01)
+    if job.attempt <= job.data.get("fails", 0):
+        raise ValueError("the gate opened on a failure")
+    return job.data.get("value")
+
+
+# Failures of every kind --------------------------------------------------------------------------------------------
+
+
+class OddError(BaseException):
+    """Outside the Exception tree, as few plugins dare."""
+
+
+class NeedsTwoArguments(Exception):
+    """Can't be made again from its message: pickling it fails."""
+
+    def __init__(self, one: str, two: str, *, three: int) -> None:
+        super().__init__(f"{one} {two} {three}")
+
+
+class HoldsALock(Exception):
+    """Can't be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+class CannotBeTold(Exception):
+    """Its text raises."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def misbehave(kind: str) -> None:
+    """Raise the exception that `kind` names."""
+    match kind:
+        case "SystemExit":
+            raise SystemExit(3)
+        case "KeyboardInterrupt":
+            raise KeyboardInterrupt
+        case "CancelledError":
+            raise asyncio.CancelledError
+        case "GeneratorExit":
+            raise GeneratorExit
+        case "OddError":
+            raise OddError("odd")
+        case "ValueError":
+            raise ValueError("an ordinary failure")
+        case "NeedsTwoArguments":
+            raise NeedsTwoArguments("a", "b", three=3)
+        case "HoldsALock":
+            raise HoldsALock
+        case "CannotBeTold":
+            raise CannotBeTold
+        case "Chain":
+            try:
+                raise HoldsALock
+            except HoldsALock as error:
+                raise ValueError("the outer one") from error
+        case "ExceptionGroup":
+            raise ExceptionGroup("several", [ValueError("one"), HoldsALock()])
+        case "Huge":
+            raise ValueError("x" * 5_000_000)
+        case "Surrogate":
+            raise ValueError("lone \ud800 surrogate")
+        case "StopIteration":
+            raise StopIteration("stop")
+        case "Unrecoverable":
+            raise Unrecoverable("for good")
+        case "RetryAfter":
+            raise RetryAfter(0.2, "a little later")
+        case "Snooze":
+            raise Snooze(0.2)
+        case _:
+            raise AssertionError(f"no such misbehaviour: {kind}")
+
+
+@processors.register("raise")
+@recorded
+async def raises(job: ActiveJob[Any]) -> str:
+    """Raise `kind` in the first `times` attempts (always, by default)."""
+    if job.attempt <= job.data.get("times", 1000):
+        misbehave(job.data["kind"])
+    return "recovered"
+
+
+@processors.register("raise-in-thread")
+@recorded
+def raises_in_thread(job: ActiveJob[Any]) -> str:
+    """Do the same in a thread."""
+    if job.attempt <= job.data.get("times", 1000):
+        misbehave(job.data["kind"])
+    return "recovered"
+
+
+@processors.register("suicide")
+@recorded
+async def suicide(job: ActiveJob[Any]) -> str:
+    """Kill the worker process, as the kernel does when memory runs out; `times` limits how often."""
+    if job.stalls < job.data.get("times", 1000):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@processors.register("unserialisable")
+@recorded
+async def unserialisable(job: ActiveJob[str]) -> Any:
+    """Return something that no queue can store."""
+    loop: list[Any] = []
+    loop.append(loop)
+    with socket.socket() as closed:
+        kinds: dict[str, Any] = {
+            "lock": threading.Lock(),
+            "socket": closed,
+            "generator": (x for x in "abc"),
+            "future": asyncio.get_running_loop().create_future(),
+            "loop": loop,
+            "lambda": lambda: None,
+            "surrogate": "\ud800",
+        }
+        return kinds[job.data]
+
+
+@processors.register("result-of-size")
+@recorded
+async def result_of_size(job: ActiveJob[int]) -> str:
+    """Return so many characters."""
+    return "x" * job.data

@@ -1,0 +1,119 @@
+"""What a queue must look like when every job has ended: nothing left behind, nothing in two places.
+
+Reads the raw keys, so that it can't share an error with the code under test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, cast
+
+import redis
+
+GROUP = "w"
+LANES = (1, 2, 3, 4)
+STATE_LETTERS = {"completed": "c", "failed": "f", "cancelled": "x"}
+TERMINAL = tuple(STATE_LETTERS)
+
+_LASTING = re.compile(
+    r"(id|lane:[1-4]|delayed|completed|failed|cancelled|dead|events|meta|workers|wake|schedules|schedule:.+|job:.+|log:.+)\Z",
+    re.DOTALL,
+)
+_PASSING = re.compile(r"(producer:.+)\Z", re.DOTALL)
+
+
+def base_of(queue: str) -> str:
+    """Return what the queue's keys start with."""
+    return f"sq:{{{queue}}}"
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a plain client that reads bytes; the caller closes it."""
+    return redis.Redis.from_url(url, socket_timeout=10)
+
+
+def pending_of(client: redis.Redis, queue: str) -> int:
+    """Return how many entries of the queue's lanes are held by workers."""
+    total = 0
+    for lane in LANES:
+        try:
+            summary = cast(dict[str, Any], client.xpending(f"{base_of(queue)}:lane:{lane}", GROUP))
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            continue
+        total += int(summary["pending"])
+    return total
+
+
+def counts_of(client: redis.Redis, queue: str) -> dict[str, int]:
+    """Return the queue's sizes: entries in the lanes, pending ones, delayed jobs, ended ones."""
+    base = base_of(queue)
+    sets = {name: int(cast(int, client.zcard(f"{base}:{name}"))) for name in ("delayed", *TERMINAL)}
+    lanes = sum(int(cast(int, client.xlen(f"{base}:lane:{lane}"))) for lane in LANES)
+    return {"in_lanes": lanes, "pending": pending_of(client, queue), **sets}
+
+
+def is_idle(client: redis.Redis, queue: str) -> bool:
+    """Whether nothing of the queue waits, runs or is delayed."""
+    counts = counts_of(client, queue)
+    return counts["in_lanes"] == counts["pending"] == counts["delayed"] == 0
+
+
+def ended_ids(client: redis.Redis, queue: str) -> dict[str, set[str]]:
+    """Return the ids in each terminal set."""
+    return {
+        name: {member.decode() for member in cast(list[bytes], client.zrange(f"{base_of(queue)}:{name}", 0, -1))}
+        for name in TERMINAL
+    }
+
+
+def stray_keys(client: redis.Redis, queue: str) -> list[str]:
+    """Return the keys of the queue that its documentation does not know, or that lack the lifetime it promises."""
+    base, strays = base_of(queue), []
+    for raw in cast(Iterable[bytes], client.scan_iter(match="sq:*", count=1000)):
+        key = raw.decode(errors="surrogateescape")
+        if not key.startswith(f"{base}:"):
+            continue
+        rest = key[len(base) + 1 :]
+        if _PASSING.match(rest):
+            if client.ttl(raw) == -1:
+                strays.append(f"{key} has no TTL")
+        elif not _LASTING.match(rest):
+            if client.ttl(raw) == -1:
+                strays.append(f"{key} is not documented")
+        elif rest not in ("id", "meta") and client.ttl(raw) >= 0 and not rest.startswith(("job:", "log:")):
+            strays.append(f"{key} expires")
+    return strays
+
+
+def clean_state(url: str, queue: str, accepted: Iterable[str], *, removed: bool = False) -> None:
+    """Assert that all of a queue's jobs have ended, each in exactly one way, and left nothing else behind.
+
+    With `removed` an accepted job may also be gone: its retention was over, or somebody deleted it.
+    """
+    client = connect(url)
+    try:
+        counts = counts_of(client, queue)
+        assert counts["in_lanes"] == counts["pending"] == counts["delayed"] == 0, counts
+        ended = ended_ids(client, queue)
+        for job_id in accepted:
+            places = [name for name, ids in ended.items() if job_id in ids]
+            assert len(places) == 1 or (removed and not places), f"job {job_id} is in {places or 'no state'}"
+            record = cast(dict[bytes, bytes], client.hgetall(f"{base_of(queue)}:job:{job_id}"))
+            if places:
+                assert record.get(b"s", b"").decode() == STATE_LETTERS[places[0]], f"job {job_id}: {record}"
+        records = {
+            raw.decode(errors="surrogateescape").split(":job:", 1)[1]
+            for raw in cast(Iterable[bytes], client.scan_iter(match=f"{_escaped(base_of(queue))}:job:*", count=1000))
+        }
+        orphans = records - set().union(*ended.values())
+        assert not orphans, f"records of jobs that are in no state: {sorted(orphans)[:10]} of {len(orphans)}"
+        assert not (strays := stray_keys(client, queue)), strays
+    finally:
+        client.close()
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

@@ -1,0 +1,124 @@
+"""The judge of the fault tests, judged: losses and duplicates are planted, and it has to find exactly those."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import check
+from tests.faults.ledger import Ledger, Line
+
+
+def line(kind: str, at: float, job: str = "a", *, attempt: int = 1, pid: int = 10, outcome: str = "") -> Line:
+    return Line(kind, at, pid, job, attempt, outcome or ("returned" if kind == "end" else ""))
+
+
+def clean_run(job: str, at: float, **how: int) -> list[Line]:
+    return [line("accepted", at, job), line("start", at + 1, job, **how), line("end", at + 2, job, **how)]
+
+
+def test_jobs_that_ran_once_leave_nothing_to_complain_about() -> None:
+    verdict = check(clean_run("a", 0) + clean_run("b", 0.5))
+    assert verdict.accepted == {"a", "b"}
+    assert verdict.total_runs == 2
+    assert not verdict.lost
+    assert not verdict.unknown
+    assert not verdict.unfinished
+    assert not verdict.repeated
+    assert not verdict.duplicates
+    assert not verdict.overlapping
+
+
+def test_an_accepted_job_that_never_started_is_lost() -> None:
+    verdict = check([*clean_run("a", 0), line("accepted", 1, "b")])
+    assert verdict.lost == {"b"}
+
+
+def test_a_job_that_nobody_was_told_of_is_unknown_and_not_lost() -> None:
+    verdict = check([line("start", 0), line("end", 1)])
+    assert verdict.unknown == {"a"}
+    assert not verdict.lost
+
+
+def test_an_id_that_was_handed_out_twice_is_told() -> None:
+    assert check([line("accepted", 0), line("accepted", 1)]).accepted_twice == {"a"}
+
+
+def test_a_job_whose_only_run_was_killed_is_unfinished() -> None:
+    verdict = check([line("start", 0), line("killed", 1, "", pid=10)])
+    assert verdict.unfinished == {"a"}
+    assert verdict.runs["a"][0].end == 1
+
+
+def test_a_job_that_was_killed_and_then_finished_elsewhere_is_finished_and_a_duplicate() -> None:
+    lines = [line("start", 0), line("killed", 1, ""), line("start", 2, pid=11), line("end", 3, pid=11)]
+    verdict = check(lines)
+    assert not verdict.unfinished
+    assert not verdict.overlapping
+    assert [(one.pid, two.pid) for one, two in verdict.duplicates] == [(10, 11)]
+
+
+def test_a_retry_is_a_repeat_but_no_duplicate() -> None:
+    verdict = check(clean_run("a", 0) + clean_run("a", 5, attempt=2))
+    assert verdict.repeated == {"a": 2}
+    assert not verdict.duplicates
+
+
+def test_a_fault_excuses_only_the_duplicates_that_it_can_have_caused() -> None:
+    lines = clean_run("a", 0) + clean_run("a", 10, pid=11)
+    verdict = check(lines)
+    assert not verdict.duplicates_outside([(5, 6)])
+    assert not verdict.duplicates_outside([(0, 1)])
+    assert len(verdict.duplicates_outside([(20, 30)])) == 1
+    assert len(verdict.duplicates_outside([])) == 1
+
+
+def test_two_runs_at_once_overlap_and_two_in_a_row_do_not() -> None:
+    at_once = [line("start", 0), line("start", 1, pid=11), line("end", 2), line("end", 3, pid=11)]
+    assert [(one.pid, two.pid) for one, two in check(at_once).overlapping] == [(10, 11)]
+    in_a_row = [line("start", 0), line("end", 2), line("start", 3, pid=11), line("end", 4, pid=11)]
+    assert not check(in_a_row).overlapping
+
+
+def test_a_run_that_nobody_saw_end_overlaps_all_later_ones() -> None:
+    lines = [line("start", 0), line("start", 5, pid=11), line("end", 6, pid=11), line("start", 7, pid=12)]
+    assert len(check(lines).overlapping) == 2
+
+
+def test_a_run_that_ends_without_a_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="never started"):
+        check([line("end", 0)])
+
+
+def test_lines_of_several_processes_come_through_whole(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    code = (
+        "import sys; from tests.faults.ledger import Ledger\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "for i in range(500): ledger.start(f'{sys.argv[2]}-{i}', 1, pad='x' * 200)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, ledger.path, name]) for name in "abc"]
+    assert [writer.wait(30) for writer in writers] == [0, 0, 0]
+    lines = ledger.lines("start")
+    ledger.close()
+    assert {x.job for x in lines} == {f"{name}-{i}" for name in "abc" for i in range(500)}
+    assert len(lines) == 1500
+    assert {x.pid for x in lines} == {writer.pid for writer in writers}
+
+
+def test_a_half_written_line_waits_for_its_end(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.accept(["a"])
+    whole = ledger.path.read_bytes()
+    with ledger.path.open("ab") as file:
+        file.write(whole[:10])
+        file.flush()
+        assert ledger.count("accepted") == 1
+        file.write(whole[10:])
+    assert ledger.count("accepted") == 2
+    assert ledger.lines("accepted")[1].pid == os.getpid()
+    ledger.close()
