@@ -168,6 +168,7 @@ def test_the_kill_of_its_supervisor_ends_it_and_the_next_start_finds_the_data(
         ask(first.url, "SET", "kept", "yes")
         server, supervisor = first.pid, first.supervisor_pid
         os.kill(supervisor, signal.SIGKILL)
+        assert ended(supervisor)
         with embedded.start(folder) as second:
             assert second.url == first.url
             assert second.pid != server
