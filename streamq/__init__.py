@@ -24,6 +24,7 @@ from streamq.policy import Backoff, Priority, RateLimit, Retention
 from streamq.processor import ActiveJob, Processors
 from streamq.queue import Queue, QueueStats
 from streamq.settings import Settings
+from streamq.worker import Worker
 
 __all__ = [
     "ActiveJob",
@@ -49,4 +50,5 @@ __all__ = [
     "StoreUnavailable",
     "StreamqError",
     "Unrecoverable",
+    "Worker",
 ]

@@ -84,6 +84,8 @@ class Store:
 
         Both commands go out in one write on `wire`, which blocks meanwhile. Never repeated here.
         """
+        if wire.client_id is None or not wire.is_open:
+            wire.client_id = await wire.call("CLIENT", "ID")
         script = scripts.load("tick")
         laid_out = args.lay_out(want, list_held=False, marks=(), outcomes=())
         token, reply = await wire.pipeline(
@@ -98,6 +100,11 @@ class Store:
             self.script_reloads += 1
             reply = await self._once("tick", laid_out, wire)
         return TickReply.read(reply)
+
+    async def unblock(self, wire: Wire) -> None:
+        """Make the tick that is parked on `wire` run now, as if its time were up. Best effort."""
+        if wire.client_id is not None:
+            await self.command("CLIENT", "UNBLOCK", wire.client_id)
 
     async def renew(self, worker: str, lease_ms: int) -> bool:
         """Renew a worker's lease; False if it is lost. Not repeated: the caller does this on a beat."""

@@ -34,6 +34,8 @@ class Wire:
         self._protocol: _Replies | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
         self._closed = False
+        self.client_id: int | None = None
+        """The server's number of the present connection, once somebody has asked for it."""
         self.connects = 0
         """How many connections were opened so far."""
 
@@ -78,6 +80,7 @@ class Wire:
             connection = await self._endpoint.connect()
             self._protocol = _Replies(connection)
             self.connects += 1
+            self.client_id = None
             return self._protocol
 
     def drop(self, why: str) -> None:

@@ -1,0 +1,196 @@
+"""Run one attempt: from a claim to an outcome.
+
+An async handler is a task on the worker's loop; a plain function runs in a thread. Whatever it does, returns or
+raises, of any kind, becomes an outcome: nothing that a handler does ends the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from streamq._engine import codec
+from streamq._engine.store import Store
+from streamq._engine.transitions import Claim, Outcome
+from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
+from streamq.processor import ActiveJob, Processor, Processors
+from streamq.settings import Settings
+from streamq.worker.verdict import Terms, Verdicts
+
+log = logging.getLogger("streamq.worker")
+
+
+class Attempt:
+    """One claim being run."""
+
+    __slots__ = ("claim", "ended", "released", "task")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.task: asyncio.Task[None] | None = None
+        self.ended = False
+        """Whether its outcome has been taken."""
+        self.released = False
+        """Whether the worker has interrupted it, to hand it back."""
+
+
+class Runner:
+    """Starts attempts and hands their outcomes to `finished`."""
+
+    def __init__(
+        self, store: Store, processors: Processors, settings: Settings, finished: Callable[[Attempt, Outcome], None]
+    ) -> None:
+        self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
+        self._decoders: dict[str, Any] = {}
+        self.verdicts = Verdicts(settings)
+        self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency, "streamq-job")
+        self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
+        """The server's time less this process's monotonic clock; set by each tick."""
+
+    def now_ms(self) -> int:
+        """Return the server's time, as far as this worker knows it."""
+        return round(self.clock_offset_ms + time.monotonic() * 1000)
+
+    def start(self, attempt: Attempt) -> None:
+        """Start an attempt; `finished` is called when it has ended, in any way."""
+        claim = attempt.claim
+        try:
+            envelope = codec.decode_envelope(claim.envelope)
+        except codec.BadEnvelope as error:
+            self._finished(attempt, self.verdicts.failed(claim, None, error, 0, for_good=True))
+            return
+        processor = self._processors.find(self._store.queue, envelope.name)
+        if processor is None:
+            log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
+            self._finished(attempt, self.verdicts.unknown(claim, envelope.name))
+            return
+        terms = Terms.of(envelope.options, processor, self._settings)
+        try:
+            data = self._decoder(processor).decode(envelope.data)
+        except (msgspec.DecodeError, ValueError) as error:
+            why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {error}")
+            self._finished(attempt, self.verdicts.failed(claim, terms, why, self.now_ms()))
+            return
+        job = ActiveJob(
+            _Control(self._store, self._settings, claim), claim.job_id, envelope.name, self._store.queue, data,
+            attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
+        )  # fmt: skip
+        attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job))
+
+    def _decoder(self, processor: Processor) -> Any:
+        key = f"{processor.queue}\0{processor.name}"
+        if key not in self._decoders:
+            self._decoders[key] = codec.typed_decoder(processor.data)
+        return self._decoders[key]
+
+    async def _run(self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any]) -> None:
+        claim, started = attempt.claim, self.now_ms()
+        # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
+        try:
+            if terms.timeout is not None:
+                result = await self._within(terms.timeout, processor, job)
+            elif processor.is_async:
+                result = await processor.handler(job)
+            else:
+                result = await self._in_thread(processor, job)
+        except BaseException as error:
+            if attempt.released:
+                return
+            outcome = self.verdicts.failed(claim, terms, error, started)
+            if outcome.kind in ("retry", "fail"):
+                log.info(
+                    "job %s (%s) attempt %d of %d ended with %s", claim.job_id, job.name, job.attempt, terms.attempts,
+                    type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG),
+                )  # fmt: skip
+        else:
+            outcome = self.verdicts.done(claim, terms, result, started)
+        self._finished(attempt, outcome)
+
+    async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:
+        call = processor.handler(job) if processor.is_async else self._in_thread(processor, job)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await call
+        except TimeoutError as error:
+            if limit.expired():
+                raise HandlerTimeout(f"it ran longer than its timeout of {timeout:g} s") from error
+            raise
+
+    async def _in_thread(self, processor: Processor, job: ActiveJob[Any]) -> Any:
+        context = contextvars.copy_context()
+        raised, value = await asyncio.get_running_loop().run_in_executor(
+            self._pool, context.run, _call, processor.handler, job
+        )
+        if raised is not None:
+            raise raised
+        return value
+
+    def close(self) -> None:
+        """Let go of the threads; those that still run a handler are left to end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _call(handler: Callable[..., Any], job: ActiveJob[Any]) -> tuple[BaseException | None, Any]:
+    """Call a plain handler. Its exception is returned: a future can't carry every kind (StopIteration, for one)."""
+    try:
+        return None, handler(job)
+    except BaseException as error:
+        return error, None
+
+
+class _Done:
+    """An awaitable that is done: what the blocking form of a call returns."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+class _Control:
+    """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
+
+    __slots__ = ("_claim", "_loop", "_settings", "_store")
+
+    def __init__(self, store: Store, settings: Settings, claim: Claim) -> None:
+        self._store, self._settings, self._claim = store, settings, claim
+        self._loop = asyncio.get_running_loop()
+
+    def progress(self, value: Any) -> Awaitable[None]:
+        body = codec.encode_data("progress", value, self._settings.max_payload)
+        claim = self._claim
+        return self._do(self._store.progress(claim.lane, claim.entry, claim.job_id, body))
+
+    def log(self, line: str) -> Awaitable[None]:
+        claim = self._claim
+        line = str(line).encode("utf-8", "replace").decode()[:LOG_LINE_LIMIT]
+        return self._do(self._store.log(claim.lane, claim.entry, claim.job_id, line))
+
+    def _do(self, call: Any) -> Awaitable[None]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass  # in a thread: block until it is done
+        else:
+            return self._best_effort(call)
+        done: Future[None] = asyncio.run_coroutine_threadsafe(self._best_effort(call), self._loop)
+        done.result()
+        return _Done()
+
+    async def _best_effort(self, call: Awaitable[bool]) -> None:
+        try:
+            if not await call:
+                log.warning("job %s: the lease moved on; its progress was not stored", self._claim.job_id)
+        except StoreError as error:
+            log.warning("job %s: progress or log line not stored: %s", self._claim.job_id, error)
+
+
+LOG_LINE_LIMIT = 4_000
+"""Characters of one line of a job's log."""

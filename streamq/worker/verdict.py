@@ -1,0 +1,151 @@
+"""What becomes of a job when an attempt has ended: the policy's word, as an outcome for the next tick.
+
+Pure: it looks at the claim, the job's options, the processor and the exception, and decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+
+import msgspec
+
+from streamq._engine import codec
+from streamq._engine.transitions import Claim, Outcome
+from streamq.errors import (
+    InvalidInput,
+    PayloadTooLarge,
+    RateLimited,
+    ResultNotEncodable,
+    ResultTooLarge,
+    RetryAfter,
+    Snooze,
+    UnencodableData,
+    UnknownProcessor,
+    Unrecoverable,
+)
+from streamq.job import JobError
+from streamq.policy import MAX_SECONDS, Backoff, Retention
+from streamq.processor import Processor
+from streamq.settings import Settings
+
+log = logging.getLogger("streamq.worker")
+
+MESSAGE_LIMIT = 2_000
+TRACEBACK_LIMIT = 8_000
+TRACEBACK_FRAMES = 20
+MAX_RELEASES = 20
+"""How often a job is handed on for want of a processor before it is failed."""
+RELEASE_DELAY, LONGEST_RELEASE = 1.0, 300.0
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What holds for one job: its own options, then its processor's, then the worker's settings."""
+
+    attempts: int
+    backoff: object
+    timeout: float | None
+    keep_completed: Retention
+    keep_failed: Retention
+
+    @classmethod
+    def of(cls, options: codec.EnvelopeOptions | None, processor: Processor, settings: Settings) -> Terms:
+        """Lay the three over one another."""
+        if options is None:
+            options = codec.EnvelopeOptions()
+        return cls(
+            options.a or processor.attempts or settings.attempts,
+            options.b or processor.backoff or settings.backoff,
+            options.t or processor.timeout,
+            options.c or settings.keep_completed,
+            options.f or settings.keep_failed,
+        )
+
+
+class Verdicts:
+    """Makes the outcomes of one worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def done(self, claim: Claim, terms: Terms, result: object, started_ms: int) -> Outcome:
+        """The handler returned."""
+        try:
+            body = b"" if result is None else codec.encode_result(result, self._settings.max_payload)
+        except PayloadTooLarge as error:
+            return self.failed(claim, terms, ResultTooLarge(str(error)), started_ms, for_good=True)
+        except UnencodableData as error:
+            return self.failed(claim, terms, ResultNotEncodable(str(error)), started_ms, for_good=True)
+        keep = terms.keep_completed
+        return Outcome(
+            "done", claim.lane, claim.entry, claim.job_id, body if keep.count else b"", keep.count, keep.age_ms,
+            started_ms, claim.attempts_made + 1,
+        )  # fmt: skip
+
+    def failed(
+        self, claim: Claim, terms: Terms | None, error: BaseException, started_ms: int, *, for_good: bool = False
+    ) -> Outcome:
+        """The handler raised, or the job could not be started (then there may be no terms)."""
+        if isinstance(error, Snooze | RateLimited):
+            return self.released(claim, error.seconds, counter="")
+        made = claim.attempts_made + 1
+        body = codec.encode_error(describe(error))
+        if not for_good and not isinstance(error, Unrecoverable) and terms is not None and made < terms.attempts:
+            delay = error.seconds if isinstance(error, RetryAfter) else self._backoff(terms, made, error)
+            return Outcome(
+                "retry", claim.lane, claim.entry, claim.job_id, body, math.ceil(delay * 1000), 0, started_ms, made
+            )
+        keep = terms.keep_failed if terms is not None else self._settings.keep_failed
+        return Outcome(
+            "fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms, started_ms, made
+        )  # fmt: skip
+
+    def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i") -> Outcome:
+        """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""
+        return Outcome(
+            "release", claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
+            claim.attempts_made,
+        )  # fmt: skip
+
+    def unknown(self, claim: Claim, name: str) -> Outcome:
+        """No processor of this worker has the job's name: hand it on to one that has, later and later."""
+        if claim.releases >= MAX_RELEASES:
+            why = f"no worker has a processor for {name!r}: handed on {claim.releases} times"
+            return self.failed(claim, None, UnknownProcessor(why), 0, for_good=True)
+        return self.released(claim, min(RELEASE_DELAY * 2**claim.releases, LONGEST_RELEASE), counter="n")
+
+    def _backoff(self, terms: Terms, attempt: int, error: BaseException) -> float:
+        rule = terms.backoff
+        if isinstance(rule, Backoff):
+            return rule.delay(attempt)
+        try:
+            delay = float(rule(attempt, error))  # type: ignore[operator]
+            if not 0 <= delay <= MAX_SECONDS:
+                raise InvalidInput(f"it returned {delay!r}")
+            return delay
+        except Exception:
+            log.exception("a processor's backoff function failed; its job waits as long as the settings say")
+            return self._settings.backoff.delay(attempt)
+
+
+def describe(error: BaseException) -> JobError:
+    """Return an exception as it is stored: type, text and traceback, each cut at a limit. Never raises."""
+    kind = type(error).__name__[:200]
+    try:
+        message = str(error)
+    except BaseException as again:
+        message = f"<its text can't be had: {type(again).__name__}>"
+    try:
+        trace = "".join(traceback.format_exception(error, limit=-TRACEBACK_FRAMES))
+    except BaseException as again:
+        trace = f"<its traceback can't be had: {type(again).__name__}>"
+    return JobError(kind, _cut(message, MESSAGE_LIMIT), _cut(trace, TRACEBACK_LIMIT))
+
+
+def _cut(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} … [{len(text) - limit:,} characters cut] … {text[-half:]}"

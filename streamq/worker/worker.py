@@ -1,0 +1,183 @@
+"""A worker: runs the jobs of one queue.
+
+Its life: `run` starts the lease thread and the ticker and returns after `stop`, when everything has been settled or
+handed back. A second `stop` with no grace hurries the first one along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from streamq._engine.endpoint import Endpoint
+from streamq._engine.store import Store
+from streamq._engine.wire import Wire
+from streamq.errors import InvalidInput, StoreError
+from streamq.observer import NOBODY, Observer
+from streamq.policy import RateLimit, whole
+from streamq.processor import Processors, as_processors
+from streamq.settings import Settings
+from streamq.worker.lease import LeaseThread
+from streamq.worker.runner import Runner
+from streamq.worker.supervisor import supervise
+from streamq.worker.ticker import Ticker
+
+log = logging.getLogger("streamq.worker")
+
+
+class Worker:
+    """Runs the jobs of `queue` with `processors`: a registry, a mapping of names to functions, or one function for all.
+
+    `concurrency` is how many jobs run at once. `on_error` is told of failures of the worker's own loops. Belongs to
+    one event loop; use `await worker.run()`, or `async with worker:` to have it run beside your code.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        processors: Processors | Mapping[str, Callable[..., Any]] | Callable[..., Any],
+        *,
+        redis: str | Redis | None = None,
+        concurrency: int | None = None,
+        limiter: RateLimit | None = None,
+        settings: Settings | None = None,
+        observer: Observer = NOBODY,
+        on_error: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        settings = settings or Settings.from_env()
+        if concurrency is not None:
+            settings = msgspec.structs.replace(
+                settings, concurrency=whole("concurrency", concurrency, low=1, high=10_000)
+            )
+        if limiter is not None and not isinstance(limiter, RateLimit):
+            raise InvalidInput(f"limiter must be a RateLimit, not {limiter!r}")
+        self.settings, self.limiter = settings, limiter
+        self.processors = as_processors(processors)
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        target = settings.redis_url if redis is None else redis
+        self._endpoint = Endpoint(target, settings.timeout)
+        self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
+        self._store = Store(str(queue), self._wire, settings, observer)
+        self._on_error = on_error or (lambda error: None)
+        self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
+        self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id)
+        self._grace = settings.grace
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._ran = False
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.id} on {self.queue}>"
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._store.queue
+
+    @property
+    def running(self) -> int:
+        """How many jobs it holds now."""
+        return self._ticker.running
+
+    @property
+    def stale_outcomes(self) -> int:
+        """How many outcomes came after their lease had moved on, and were dropped."""
+        return self._ticker.stale_outcomes
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a tick succeeded within the last lease."""
+        at = self._ticker.last_tick_at
+        return at is not None and time.monotonic() - at < self.settings.lease
+
+    def _make_runner(self, ticker: Ticker) -> Runner:
+        self._runner = Runner(self._store, self.processors, self.settings, ticker.finished)
+        return self._runner
+
+    async def run(self) -> None:
+        """Run jobs until `stop` is called; waits through any outage of Redis.
+
+        Raises:
+            StoreError: It was stopped while Redis was away: what it held is requeued when its lease lapses.
+        """
+        if self._ran:
+            raise InvalidInput("a worker runs once; make a new one")
+        self._ran = True
+        log.info("worker %s runs queue %s, %d at once", self.id, self.queue, self.settings.concurrency)
+        self._lease.start()
+        beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
+        ticking = asyncio.create_task(
+            supervise(f"the ticker of queue {self.queue}", self._ticker.run, self._on_error), name="streamq-ticker"
+        )
+        try:
+            try:
+                await self._stop.wait()
+                self._ticker.quit()
+                await ticking
+            except asyncio.CancelledError:
+                self._hurry.set()
+                ticking.cancel()
+                await asyncio.wait((ticking,))
+                await self._ticker.stop(0, self._hurry)
+                raise
+            await self._ticker.stop(self._grace, self._hurry)
+        finally:
+            for task in (ticking, beats):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            self._lease.stop()
+            self._runner.close()
+            await asyncio.gather(self._wire.close(), self._parked_wire.close())
+            log.info("worker %s has stopped", self.id)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Stop: claim nothing more, let jobs finish for `grace` seconds, hand the rest back without using an attempt.
+
+        Returns when the worker has stopped, if it runs in a task of this loop through `async with`; else at once.
+        A second call with `grace=0` hands everything back now.
+        """
+        if grace is not None:
+            self._grace = grace
+        if self._stop.is_set() or grace == 0:
+            self._hurry.set()
+        self._stop.set()
+        if self._task is not None and self._task is not asyncio.current_task():
+            await asyncio.wait((self._task,))
+
+    async def _show_that_the_loop_turns(self) -> None:
+        while True:
+            self._lease.beat()
+            await asyncio.sleep(min(self.settings.lease / 4, 1.0))
+
+    async def __aenter__(self) -> Worker:
+        self._task = asyncio.create_task(self.run(), name=f"streamq-worker-{self.queue}")
+        ready = asyncio.create_task(self._ticker.first_tick.wait())
+        await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+        if self._task is not None:
+            try:
+                self._task.result()
+            except StoreError:
+                if kind is None:
+                    raise
