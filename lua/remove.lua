@@ -5,7 +5,6 @@
 -- RETURNS  "removed" | "unknown" | "active" (a worker holds it: nothing was written)
 -- RACES    tick (claim): whichever runs first wins; a claimed job is active and stays.
 -- @include lib/events
--- @include lib/record
 -- @include lib/entry
 -- @include lib/locate
 local base, id, cap = KEYS[1], ARGV[1], ARGV[2]

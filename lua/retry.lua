@@ -7,7 +7,6 @@
 -- @include lib/clock
 -- @include lib/wake
 -- @include lib/events
--- @include lib/record
 -- @include lib/entry
 -- @include lib/locate
 local base, id, cap = KEYS[1], ARGV[1], ARGV[2]
