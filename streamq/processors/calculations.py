@@ -1,0 +1,70 @@
+"""Financial calculations: the plugin of the queue `calculations`. `post-interest` and `run-recurring-transactions`.
+
+Both may run as often as one likes, be killed at any point and run beside themselves: what they book is keyed by
+account and day, or by recurring transaction and due date, and booked in one database transaction with that key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+
+import msgspec
+
+from streamq.errors import Unrecoverable
+from streamq.job import QueueName
+from streamq.processor import ActiveJob, Processors
+from streamq.processors.interest_posting import AccountError, InterestRequest, InterestRun
+from streamq.processors.ledger import from_minor, open_ledger
+
+processors = Processors()
+
+_MAX_DAYS = 3_660
+
+
+class InterestReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a run posted.
+
+    Attributes:
+        days: The days it went through.
+        posted: Account days posted, those whose interest was zero included.
+        zero: How many of them came to zero.
+        totals: Interest by currency.
+        failed: Accounts that could not be posted; they stay due.
+        errors: The first 100 of them, and why.
+    """
+
+    date: dt.date
+    days: list[dt.date]
+    posted: int
+    zero: int
+    totals: dict[str, Decimal]
+    failed: int
+    errors: list[AccountError]
+
+
+@processors.register("post-interest", queue=QueueName.CALCULATIONS, data=InterestRequest)
+async def post_interest(job: ActiveJob[InterestRequest]) -> InterestReport:
+    """Post each account's interest up to a day, once per account and day.
+
+    Raises:
+        Unrecoverable: The request or a rate makes no sense. Nothing was posted.
+    """
+    request = job.data
+    if not 1 <= request.max_days <= _MAX_DAYS or not 1 <= request.batch_size <= 10_000:
+        raise Unrecoverable(f"maxDays must be 1 to {_MAX_DAYS:,} and batchSize 1 to 10,000")
+    async with open_ledger() as ledger:
+        run = InterestRun(ledger, request, job_id=job.id)
+        async for tally in run.batches():
+            await job.progress({"posted": tally.posted, "failed": tally.failed, "days": len(tally.days)})
+    for error in run.tally.errors:
+        await job.log(f"{error.account_id} {error.day}: {error.reason}")
+    return InterestReport(
+        date=request.date,
+        days=run.tally.days,
+        posted=run.tally.posted,
+        zero=run.tally.zero,
+        totals={currency: from_minor(total) for currency, total in sorted(run.tally.totals.items())},
+        failed=run.tally.failed,
+        errors=run.tally.errors,
+    )
