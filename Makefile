@@ -1,0 +1,64 @@
+# Needs Python 3.11 or newer with its venv module, and make. Everything else goes into .venv.
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALLED = .venv/.installed
+EXTRAS = server,cli,processors
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
+	@echo "make test   run all tests"
+	@echo "make lint   check style, types, layers and the Lua scripts"
+	@echo "make clean  remove the virtual environment and all caches"
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m streamq.demo
+
+test: $(INSTALLED)
+	@echo "== tests =="
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+lint: $(INSTALLED)
+	@echo "== ruff check =="
+	@$(BIN)/ruff check .
+	@echo "== ruff format =="
+	@$(BIN)/ruff format --check .
+	@echo "== mypy =="
+	@$(BIN)/mypy
+	@echo "== layers =="
+	@$(BIN)/lint-imports
+	@echo "== Lua =="
+	@$(BIN)/python tests/lint_lua.py lua
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+
+# Made anew when pyproject.toml changes. Each step that can fail ends with one sentence that says what to do.
+$(INSTALLED): pyproject.toml
+	@found=""; \
+	for python in "$(PYTHON)" python3.14 python3.13 python3.12 python3.11; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "make: streamq needs Python 3.11 or newer, and neither $(PYTHON) nor python3.11 to python3.14 is one: install it, or run make PYTHON=/path/to/python." >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "make: $$found has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)." >&2; \
+	    exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "== making .venv with $$found =="; \
+	    if ! "$$found" -m venv --clear .venv; then \
+	        echo "make: $$found could not make the virtual environment .venv: see the lines above." >&2; \
+	        exit 1; \
+	    fi; \
+	fi; \
+	echo "== installing streamq and its tools into .venv (a minute or two the first time) =="; \
+	if ! { $(BIN)/python -m pip install --upgrade 'pip>=25.1' && \
+	       $(BIN)/python -m pip install -e '.[$(EXTRAS)]' --group dev; }; then \
+	    echo "make: pip could not install streamq into .venv: see its lines above, mend that, and run make again." >&2; \
+	    exit 1; \
+	fi; \
+	touch $@
