@@ -18,14 +18,14 @@ from streamq._engine import codec
 from streamq._engine.adder import Adder
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.snapshots import snapshot
-from streamq._engine.store import Store
+from streamq._engine.store import UNCHANGED, Store
 from streamq._engine.transitions import NewJob
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept, WrongState
 from streamq.events import Endings, Event, EventReader, follow
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.observer import NOBODY, Observer
-from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
+from streamq.policy import Backoff, Priority, RateLimit, Retention, Seconds, seconds, whole
 from streamq.settings import Settings
 
 NORMAL = int(Priority.NORMAL)
@@ -265,6 +265,18 @@ class Queue:
     async def resume(self) -> None:
         """Undo `pause`."""
         await self._store.resume()
+
+    async def set_rate_limit(self, limit: RateLimit | None) -> None:
+        """Let at most `limit.max` jobs start in any window of `limit.per` seconds, over all workers; None lifts it."""
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise InvalidInput(f"limit must be a RateLimit or None, not {limit!r}")
+        await self._store.limit(limit, UNCHANGED)
+
+    async def set_concurrency(self, limit: int | None) -> None:
+        """Let at most `limit` jobs run at once, over all workers; None lifts it."""
+        if limit is not None:
+            whole("concurrency", limit, low=1, high=1_000_000)
+        await self._store.limit(UNCHANGED, limit)
 
     async def retry(self, job_id: str) -> None:
         """Put a failed job back at the end of its lane, its attempts counted from nothing, its dead letter taken back.

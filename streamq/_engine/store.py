@@ -9,6 +9,7 @@ knows what it holds.
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from streamq._engine.transitions import Arg, NewJob, Outcome, QueueCounts, Store
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError, StoreRefused, StoreUnavailable
 from streamq.observer import NOBODY, Observer
+from streamq.policy import RateLimit
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq.store")
@@ -30,6 +32,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 
 PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNKILLABLE")
 """Redis errors that pass by themselves, and before which nothing was written."""
+
+
+class Unchanged(enum.Enum):
+    """Stands for a limit that is left as it is, where None would lift it."""
+
+    UNCHANGED = enum.auto()
+
+
+UNCHANGED = Unchanged.UNCHANGED
 
 
 class Store:
@@ -144,6 +155,13 @@ class Store:
     async def resume(self) -> bool:
         """Claim again; False if it was not paused."""
         return bool(await self._repeat("resume", [self.settings.events_cap]))
+
+    async def limit(self, rate: RateLimit | None | Unchanged, max_active: int | None | Unchanged) -> None:
+        """Set the queue's rate limit and how many jobs may run at once; None lifts a limit."""
+        said: list[Arg] = ["", 0] if isinstance(rate, Unchanged) else ["0", 0]
+        if isinstance(rate, RateLimit):
+            said = [rate.max, rate.per_ms]
+        await self._repeat("limit", [*said, "" if isinstance(max_active, Unchanged) else max_active or 0])
 
     async def retry(self, job_id: str) -> str:
         """Put a failed job back into its lane; returns `waiting`, `unknown`, or the state that forbids it."""

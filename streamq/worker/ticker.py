@@ -20,10 +20,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from streamq._engine.store import Store
+from streamq._engine.store import UNCHANGED, Store
 from streamq._engine.transitions import Claim, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError
+from streamq.policy import RateLimit
 from streamq.settings import Settings
 from streamq.worker.runner import Attempt, Runner
 
@@ -41,7 +42,13 @@ class Ticker:
     """Claims jobs for a runner and settles what it brings back."""
 
     def __init__(
-        self, store: Store, parked_wire: Wire, runner_of: Callable[[Ticker], Runner], settings: Settings, worker: str
+        self,
+        store: Store,
+        parked_wire: Wire,
+        runner_of: Callable[[Ticker], Runner],
+        settings: Settings,
+        worker: str,
+        limiter: RateLimit | None,
     ) -> None:
         self._store, self._parked_wire, self._settings = store, parked_wire, settings
         self.worker = worker
@@ -49,6 +56,7 @@ class Ticker:
             worker, round(settings.lease * 1000), settings.max_stalls, settings.events_cap, settings.dead_cap
         )
         self._runner = runner_of(self)
+        self._limiter = limiter
         self._mine: dict[str, Attempt] = {}
         self._outcomes: list[Outcome] = []
         self._suspects: deque[Attempt] = deque()
@@ -89,6 +97,12 @@ class Ticker:
 
     async def run(self) -> None:
         """Claim and settle until `quit`."""
+        while self._limiter is not None and not self._stopping:
+            try:
+                await self._store.limit(self._limiter, UNCHANGED)
+                self._limiter = None
+            except StoreError as error:
+                await self._pause_after(error)
         while not self._stopping:
             await self.turn()
 

@@ -87,8 +87,10 @@ class Verdicts:
         self, claim: Claim, terms: Terms | None, error: BaseException, started_ms: int, *, for_good: bool = False
     ) -> Outcome:
         """The handler raised, or the job could not be started (then there may be no terms)."""
-        if isinstance(error, Snooze | RateLimited):
+        if isinstance(error, Snooze):
             return self.released(claim, error.seconds, counter="")
+        if isinstance(error, RateLimited):
+            return self.released(claim, error.seconds, counter="", kind="hold")
         made = claim.attempts_made + 1
         body = codec.encode_error(describe(error))
         if not for_good and not isinstance(error, Unrecoverable) and terms is not None and made < terms.attempts:
@@ -101,10 +103,10 @@ class Verdicts:
             "fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms, started_ms, made
         )  # fmt: skip
 
-    def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i") -> Outcome:
+    def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i", kind: str = "release") -> Outcome:
         """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""
         return Outcome(
-            "release", claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
+            kind, claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
             claim.attempts_made,
         )  # fmt: skip
 

@@ -71,7 +71,7 @@ class Worker:
         self._store = Store(str(queue), self._wire, settings, observer)
         self._on_error = on_error or (lambda error: None)
         self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
-        self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id)
+        self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
         self._grace = settings.grace
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()

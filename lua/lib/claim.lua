@@ -1,0 +1,77 @@
+-- claim: waiting -> active, lane by lane, oldest first.
+local HELD_JOBS = 10000
+
+local function read_lane(turn, worker, lane, count, from)
+  local key = lane_key(turn, lane)
+  local found = redis.pcall('XREADGROUP', 'GROUP', 'w', worker, 'COUNT', count, 'STREAMS', key, from)
+  if found and found.err then
+    -- The group is not there: a new queue, or somebody destroyed it. Id 0 finds the jobs that wait.
+    redis.call('XGROUP', 'CREATE', key, 'w', '0', 'MKSTREAM')
+    found = redis.call('XREADGROUP', 'GROUP', 'w', worker, 'COUNT', count, 'STREAMS', key, from)
+  end
+  return found and found[1][2] or {}
+end
+
+-- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run.
+local function recall(turn, lane, entry, fields, known)
+  local parts = {}
+  for at = 1, #fields, 2 do
+    parts[fields[at]] = fields[at + 1]
+  end
+  local id = parts.j or string.match(entry, '^%d+')
+  local envelope = parts.d or record_envelope(job_key(turn, id))
+  if not envelope then
+    redis.call('XACK', lane_key(turn, lane), 'w', entry)
+    redis.call('XDEL', lane_key(turn, lane), entry)
+    fail(turn, lane, id, { d = '' }, cmsgpack.pack({ 'PayloadLost', 'the entry holds no job', '' }), 0, 0, {})
+    return nil
+  end
+  local history = redis.call('HMGET', job_key(turn, id), 'a', 'k', 'i', 'n')
+  extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0 })
+  return id
+end
+
+-- Returns {lane, entries, …}, what records add to them, and how many there are.
+local function claim(turn, worker, want)
+  local claimed, known, count = {}, {}, 0
+  for lane = 1, 4 do
+    if count >= want then
+      break
+    end
+    local good = {}
+    for _, item in ipairs(read_lane(turn, worker, lane, want - count, '>')) do
+      local fields, id = item[2], nil
+      if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
+        id = string.match(item[1], '^%d+') -- a job without a record: its entry says it all
+      else
+        id = recall(turn, lane, item[1], fields, known)
+      end
+      if id then
+        good[#good + 1] = item
+        tell(turn, 'active', id)
+      end
+    end
+    if #good > 0 then
+      extend(claimed, { lane, good })
+      count = count + #good
+    end
+  end
+  return claimed, known, count
+end
+
+-- Lists what this worker holds, in the same form; adds to `known`.
+local function list_held(turn, worker, known)
+  local held = {}
+  for lane = 1, 4 do
+    local good = {}
+    for _, item in ipairs(read_lane(turn, worker, lane, HELD_JOBS, '0')) do
+      if not item[2] then
+        redis.call('XACK', lane_key(turn, lane), 'w', item[1])
+      elseif recall(turn, lane, item[1], item[2], known) then
+        good[#good + 1] = item
+      end
+    end
+    extend(held, { lane, good })
+  end
+  return held
+end

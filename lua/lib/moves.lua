@@ -1,0 +1,69 @@
+-- Where an active job can go. Its entry is off the pending list already; `parts` is what the entry held, `fields` what
+-- else its record is to be given.
+
+local function extend(fields, more)
+  local size = #fields
+  for at = 1, #more do
+    fields[size + at] = more[at]
+  end
+  return fields
+end
+
+-- The first fields of a record: what the entry knew of a job that had none.
+local function born(turn, parts)
+  if parts.j then
+    return {}
+  end
+  return { 'c', parts.t or turn.now }
+end
+
+-- To the end of its lane, under a new entry.
+local function requeue(turn, lane, id, parts, fields)
+  local entry = next_number(turn.base)
+  if parts.d then
+    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now, 'd', parts.d)
+  else
+    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now)
+  end
+  redis.call('HSET', job_key(turn, id), unpack(extend(fields, { 's', 'q', 'e', entry, 'p', lane })))
+end
+
+local function delay(turn, lane, id, parts, delay_ms, fields)
+  local due = turn.now + delay_ms
+  extend(fields, { 's', 'd', 'u', due, 'p', lane })
+  if parts.d then
+    add_envelope(fields, parts.d)
+  end
+  redis.call('HSET', job_key(turn, id), unpack(fields))
+  redis.call('ZADD', turn.base .. ':delayed', due, id)
+end
+
+local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, fields)
+  extend(fields, { 's', 'c', 'f', turn.now, 'p', lane })
+  if result ~= '' then
+    extend(fields, { 'r', result })
+  end
+  if parts.d then
+    add_envelope(fields, parts.d)
+  end
+  redis.call('HSET', job_key(turn, id), unpack(fields))
+  end_job(turn, 'completed', id, keep_count, keep_age_ms)
+end
+
+-- Failed for good. The dead letter holds the job too, so that it outlives the record.
+local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
+  local key = job_key(turn, id)
+  local envelope = parts.d or record_envelope(key) or ''
+  local dead_key, cap = turn.base .. ':dead', turn.dead_cap
+  local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane)
+  if keep_count > 0 then
+    extend(fields, { 's', 'f', 'f', turn.now, 'x', err, 'p', lane, 'q', letter })
+    if parts.d then
+      add_envelope(fields, parts.d)
+    end
+    redis.call('HSET', key, unpack(fields))
+  end
+  end_job(turn, 'failed', id, keep_count, keep_age_ms)
+  tell(turn, 'failed', id)
+  tell(turn, 'dead', id)
+end

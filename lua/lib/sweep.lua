@@ -1,0 +1,75 @@
+-- sweep: active, its worker's lease lapsed -> waiting, or failed as poison. Costs a dead worker's jobs, not all jobs.
+local SWEEP_JOBS, SWEEP_WORKERS, AUDIT_MS = 200, 10, 30000
+local POISON_KEEP, POISON_AGE_MS = 500, 604800000
+
+-- A suspect (a job that stalled before) starts now: from here on its worker's end is its fault.
+local function mark(turn, id)
+  local key = job_key(turn, id)
+  local entry = redis.call('HGET', key, 'e')
+  if entry then
+    redis.call('HSET', key, 'm', entry)
+  end
+end
+
+-- A consumer that no lease speaks for (it was lost) gets one: a live worker renews it, a dead one's lapses.
+local function audit(turn, audit_at, lease_ms)
+  if turn.now < (tonumber(audit_at) or 0) then
+    return
+  end
+  redis.call('HSET', turn.base .. ':meta', 'audit_at', turn.now + AUDIT_MS)
+  for lane = 1, 4 do
+    local consumers = redis.pcall('XINFO', 'CONSUMERS', lane_key(turn, lane), 'w')
+    for _, consumer in ipairs(consumers.err and {} or consumers) do
+      redis.call('ZADD', turn.base .. ':workers', 'NX', turn.now + lease_ms, consumer[2])
+    end
+  end
+end
+
+local function sweep_job(turn, lane, entry, max_stalls)
+  local parts = read_entry(lane_key(turn, lane), entry)
+  redis.call('XACK', lane_key(turn, lane), 'w', entry)
+  if not parts then
+    return -- somebody deleted the entry behind our back: there is nothing left to run
+  end
+  redis.call('XDEL', lane_key(turn, lane), entry)
+  local id = parts.j or string.match(entry, '^%d+')
+  local record = redis.call('HMGET', job_key(turn, id), 'k', 'm')
+  local stalls = tonumber(record[1]) or 0
+  -- A suspect that was claimed but never started is not to blame: another one took the worker down.
+  if stalls == 0 or record[2] == entry then
+    stalls = stalls + 1
+  end
+  local fields = extend(born(turn, parts), { 'k', stalls })
+  if stalls >= max_stalls then
+    local err = cmsgpack.pack({ 'WorkerLost', 'its worker was lost ' .. stalls .. ' times while running it', '' })
+    fail(turn, lane, id, parts, err, POISON_KEEP, POISON_AGE_MS, fields)
+  else
+    requeue(turn, lane, id, parts, fields)
+    tell(turn, 'stalled', id)
+  end
+end
+
+-- Returns how many jobs were taken back.
+local function sweep(turn, max_stalls)
+  local workers_key, taken = turn.base .. ':workers', 0
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', workers_key, '-inf', turn.now, 'LIMIT', 0, SWEEP_WORKERS)) do
+    local left = false
+    for lane = 1, 4 do
+      local room = SWEEP_JOBS - taken
+      local pending = room > 0 and redis.pcall('XPENDING', lane_key(turn, lane), 'w', '-', '+', room, gone) or {}
+      pending = pending.err and {} or pending
+      for _, item in ipairs(pending) do
+        sweep_job(turn, lane, item[1], max_stalls)
+      end
+      taken = taken + #pending
+      left = left or #pending >= room
+      if not left then
+        redis.pcall('XGROUP', 'DELCONSUMER', lane_key(turn, lane), 'w', gone)
+      end
+    end
+    if not left then
+      redis.call('ZREM', workers_key, gone)
+    end
+  end
+  return taken
+end

@@ -1,0 +1,88 @@
+-- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
+-- `ages` holds what `meta` says of how long ended jobs are kept.
+local SETS = { completed = 'completed_age', failed = 'failed_age' }
+local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
+
+local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age)
+  return {
+    base = base, now = now, event_cap = event_cap, dead_cap = dead_cap,
+    ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
+    events = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
+  }
+end
+
+local function lane_key(turn, lane)
+  return turn.base .. ':lane:' .. lane
+end
+
+local function job_key(turn, id)
+  return turn.base .. ':job:' .. id
+end
+
+local function tell(turn, kind, id)
+  local ids = turn.events[kind]
+  if not ids then
+    ids = {}
+    turn.events[kind] = ids
+  end
+  ids[#ids + 1] = id
+end
+
+local function forget(turn, id)
+  local doomed = turn.doomed
+  doomed[#doomed + 1] = job_key(turn, id)
+  doomed[#doomed + 1] = turn.base .. ':log:' .. id
+end
+
+local function end_job(turn, set, id, keep_count, keep_age_ms)
+  if keep_count == 0 then
+    forget(turn, id)
+    return
+  end
+  local ended = turn.ended[set]
+  ended[#ended + 1] = turn.now
+  ended[#ended + 1] = id
+  turn.keep[set] = keep_count
+  if turn.ages[set] ~= keep_age_ms then
+    turn.ages[set] = keep_age_ms
+    redis.call('HSET', turn.base .. ':meta', SETS[set], keep_age_ms)
+  end
+end
+
+local function in_thousands(command, key, values)
+  for from = 1, #values, 1000 do
+    redis.call(command, key, unpack(values, from, math.min(from + 999, #values)))
+  end
+end
+
+-- Writes the ended jobs, and lets go of those over the count and over the age: by time too, when nothing new ends.
+local function retain(turn)
+  for set in pairs(SETS) do
+    local set_key = turn.base .. ':' .. set
+    in_thousands('ZADD', set_key, turn.ended[set])
+    local excess = turn.keep[set] and math.min(redis.call('ZCARD', set_key) - turn.keep[set], TRIM_JOBS) or 0
+    if excess > 0 then
+      for _, id in ipairs(redis.call('ZRANGE', set_key, 0, excess - 1)) do
+        forget(turn, id)
+      end
+      redis.call('ZREMRANGEBYRANK', set_key, 0, excess - 1)
+    end
+    if turn.ages[set] then
+      local old = redis.call('ZRANGEBYSCORE', set_key, '-inf', turn.now - turn.ages[set], 'LIMIT', 0, EXPIRE_JOBS)
+      for _, id in ipairs(old) do
+        forget(turn, id)
+      end
+      in_thousands('ZREM', set_key, old)
+    end
+  end
+  local doomed = turn.doomed
+  for from = 1, #doomed, 1000 do
+    redis.call('UNLINK', unpack(doomed, from, math.min(from + 999, #doomed)))
+  end
+end
+
+local function publish_all(turn)
+  for kind, ids in pairs(turn.events) do
+    publish(turn.base, turn.event_cap, kind, ids)
+  end
+end
