@@ -191,7 +191,12 @@ class Store:
         """Repeat `attempt` while Redis is away, for `within` seconds; then raise its last error."""
         start = time.monotonic()
         try:
-            return await attempt()
+            if within >= self.settings.timeout:
+                return await attempt()  # the wire itself gives up in time
+            async with asyncio.timeout(within):
+                return await attempt()
+        except TimeoutError:
+            raise StoreUnavailable(f"Redis did not answer within {within:.1f} s") from None
         except StoreError as error:
             if not passes(error):
                 raise
