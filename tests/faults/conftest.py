@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import redis
 
 from tests.faults.ledger import Ledger
 from tests.faults.proxy import FaultProxy
+from tests.faults.scene import Scene
 from tests.faults.workers import Fleet
 from tests.servers import RedisServer
 
@@ -38,10 +39,21 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def fleet(server: RedisServer, ledger: Ledger, tmp_path: Path) -> Iterator[Fleet]:
-    """The test's worker processes; none may have died unasked, nor left a failed task unseen."""
+def fleet(server: RedisServer, proxy: FaultProxy, ledger: Ledger, tmp_path: Path) -> Iterator[Fleet]:
+    """The test's worker processes; none may have died unasked, nor left a failed task unseen.
+
+    Asks for the proxy so that it ends before the proxy does.
+    """
     fleet = Fleet(server.url, ledger, tmp_path)
     yield fleet
     complaints = fleet.complaints()
     fleet.stop()
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+async def scene(server: RedisServer, direct: redis.Redis, ledger: Ledger, fleet: Fleet) -> AsyncIterator[Scene]:
+    """The stage of a fault test."""
+    scene = Scene(server, direct, ledger, fleet)
+    yield scene
+    await scene.close()

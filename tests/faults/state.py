@@ -17,10 +17,10 @@ STATE_LETTERS = {"completed": "c", "failed": "f", "cancelled": "x"}
 TERMINAL = tuple(STATE_LETTERS)
 
 _LASTING = re.compile(
-    r"(id|lane:[1-4]|delayed|completed|failed|cancelled|dead|events|meta|workers|wake|schedules|schedule:.+|job:.+|log:.+)\Z",
+    r"(id|lane:[1-4]|delayed|completed|failed|cancelled|dead|events|meta|workers|wake|batches|schedules|schedule:.+|job:.+|log:.+)\Z",
     re.DOTALL,
 )
-_PASSING = re.compile(r"(producer:.+)\Z", re.DOTALL)
+_PASSING = re.compile(r"(producer:.+|batch:.+)\Z", re.DOTALL)
 
 
 def base_of(queue: str) -> str:
