@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -100,11 +101,16 @@ def _container(reason: str) -> Iterator[str]:
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
-    try:
-        container = DockerContainer("valkey/valkey:8-alpine").with_exposed_ports(6379).start()
-    except DockerException as error:
-        gc.collect()  # docker leaves the socket that it failed to connect
-        pytest.skip(f"{reason}; and no Docker engine answers: {error}")
+    container, refusal = None, ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker drops a socket when nothing answers
+        try:
+            container = DockerContainer("valkey/valkey:8-alpine").with_exposed_ports(6379).start()
+        except DockerException as error:
+            refusal = str(error)
+        gc.collect()
+    if container is None:
+        pytest.skip(f"{reason}; and no Docker engine answers: {refusal}")
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
         retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.1), 100)

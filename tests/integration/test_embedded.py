@@ -62,9 +62,13 @@ class User:
 
 
 @pytest.fixture(autouse=True)
-def no_server_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def found_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REDIS_URL", "REDIS_HOST", "STREAMQ_SERVER_BIN"):
         monkeypatch.delenv(name, raising=False)
+    try:
+        embedded.find_server()
+    except ServerNotFound as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

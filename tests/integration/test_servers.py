@@ -43,6 +43,7 @@ def test_a_restarted_server_has_the_same_address(server: RedisServer) -> None:
         assert client.get("kept") == b"yes"
 
 
+@pytest.mark.usefixtures("server")  # skips where there is none
 def test_a_server_that_cannot_start_says_why() -> None:
     server = RedisServer(arguments=["--no-such-option", "1"])
     with pytest.raises(RuntimeError, match="no-such-option"):
@@ -76,6 +77,7 @@ async def test_it(redis_url):
 """
 
 
+@pytest.mark.usefixtures("server")  # skips where there is none
 def test_a_test_that_loses_an_exception_is_failed(tmp_path: Path) -> None:
     loses = tmp_path / "test_loses.py"
     loses.write_text(LOSES_AN_EXCEPTION)
