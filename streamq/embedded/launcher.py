@@ -118,7 +118,7 @@ async def server(data_dir: Path | None = None, *, stay: bool = False) -> AsyncIt
 
 
 def keep_running(data_dir: Path | None = None) -> None:
-    """Have the server of `data_dir` outlive its users, until `stop_when_unused` or its own end."""
+    """Have the server of `data_dir`, which runs, outlive its users until `stop_when_unused` or its own end."""
     (data_dir or default_data_dir()).joinpath("stay").touch(mode=0o600)
 
 
