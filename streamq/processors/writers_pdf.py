@@ -26,7 +26,7 @@ from streamq.processors.writers import Kind, Row, Sheet, cell_text
 MAX_ROWS = 5_000
 _INK, _PALE = colors.HexColor("#1F2D3D"), colors.HexColor("#52616F")
 _RULE, _SHADE, _HEAD = colors.HexColor("#C9D3DD"), colors.HexColor("#F3F6F9"), colors.HexColor("#E8EEF4")
-_WEIGHT = {Kind.TEXT: 2.2, Kind.MONEY: 1.5, Kind.INTEGER: 1.1, Kind.DATE: 1.2}
+_WEIGHT = {Kind.TEXT: 2.2, Kind.MONEY: 1.5, Kind.INTEGER: 1.4, Kind.DATE: 1.2}
 _NUMERIC = (Kind.MONEY, Kind.INTEGER)
 
 
