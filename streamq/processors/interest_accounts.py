@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, and_, exists, func, select, type_coerce
+from sqlalchemy import BigInteger, and_, cast, exists, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamq.errors import Unrecoverable
@@ -73,11 +73,23 @@ class Rates:
         rates = self._by_kind.get((kind, currency))
         return rates[0].valid_from if rates else None
 
-    def on(self, kind: str, currency: str, day: date) -> Rate | None:
-        """Return the rate that is valid on `day`."""
+    def terms(self, kind: str, currency: str, day: date) -> Terms | None:
+        """Return how such accounts earn on `day`; None without a rate."""
         rates = self._by_kind.get((kind, currency), ())
         number = bisect_right(rates, day, key=lambda rate: rate.valid_from)
-        return rates[number - 1] if number else None
+        if not number:
+            return None
+        rate = rates[number - 1]
+        factor, divisor = rate.rate * rate.day_count.days_of(day), rate.scale * rate.day_count.year
+        return Terms(rates[0].valid_from, factor, divisor)
+
+
+class Terms(NamedTuple):
+    """What turns a balance into a day's interest (x factor / divisor), and the first day that such accounts earned."""
+
+    first: date
+    factor: int
+    divisor: int
 
 
 class Candidate(NamedTuple):
@@ -89,15 +101,6 @@ class Candidate(NamedTuple):
     opened_on: date
     last: date | None
     balance: int
-
-    def next_day(self, rates: Rates, since: date | None) -> date | None:
-        """Return the first day that is not posted yet; None if such accounts earn nothing."""
-        first = rates.first(self.kind, self.currency)
-        if first is None:
-            return None
-        if self.last is not None:
-            return self.last + ONE_DAY
-        return max(self.opened_on, first, since or date.min)
 
 
 async def candidates(
@@ -121,7 +124,7 @@ async def candidates(
             accounts.c.currency,
             accounts.c.opened_on,
             last.scalar_subquery(),
-            func.coalesce(balance.scalar_subquery(), 0),
+            cast(func.coalesce(balance.scalar_subquery(), 0), BigInteger),  # PostgreSQL sums integers to numeric
         )
         .where(
             accounts.c.id > after,
@@ -135,7 +138,7 @@ async def candidates(
     )
     if only is not None:
         query = query.where(accounts.c.id == only)
-    return [Candidate(*row[:5], int(row[5])) for row in await conn.execute(query)]
+    return [Candidate._make(row) for row in await conn.execute(query)]
 
 
 async def first_open_day(conn: AsyncConnection, kinds: Sequence[str], rates: Rates, until: date) -> date | None:

@@ -11,18 +11,16 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamq.processors.interest_accounts import ONE_DAY, Candidate, Rates, candidates, first_open_day
 from streamq.processors.interest_days import divide_half_even
-from streamq.processors.ledger import Ledger, Posting, Transaction, bank_account, ensure_bank_account, from_minor
-from streamq.processors.ledger.books import insert_unchecked
+from streamq.processors.ledger import Ledger, Transaction, bank_account, ensure_bank_account, from_minor
+from streamq.processors.ledger.books import insert_lines, insert_many
 from streamq.processors.ledger.money import MAX_MINOR, now
 from streamq.processors.ledger.tables import interest_postings
 
@@ -74,7 +72,7 @@ class Tally(msgspec.Struct, kw_only=True):
         """Count a batch that is committed."""
         for due in batch:
             self.totals[due.currency] = self.totals.get(due.currency, 0) + due.amount
-            self.zero += due.amount == 0
+            self.zero += not due.amount
         self.posted += len(batch)
 
     def fail(self, account_id: str, day: dt.date, reason: str) -> None:
@@ -152,22 +150,26 @@ class InterestRun:
                 self._fail(account.id, day, str(error.orig))
 
     def _due(self, found: Sequence[Candidate], rates: Rates, day: dt.date) -> list[Due]:
-        due = []
-        for account in found:
-            next_day = account.next_day(rates, self._since)
-            rate = rates.on(account.kind, account.currency, day)
-            if rate is None or next_day is None or next_day > day or account.id in self._held:
+        due, yesterday = [], day - ONE_DAY
+        terms = {key: rates.terms(*key, day) for key in {(one.kind, one.currency) for one in found}}
+        for account_id, kind, currency, opened_on, last, balance in found:
+            on = terms[kind, currency]
+            if on is None or account_id in self._held:
                 continue
-            if next_day < day:
-                self._fail(account.id, next_day, f"its next day is {next_day}, before this run's first, {self._oldest}")
+            if last != yesterday:
+                next_day = last + ONE_DAY if last else max(opened_on, on.first, self._since or opened_on)
+                if next_day < day:
+                    reason = f"its next day is {next_day}, before this run's first, {self._oldest}"
+                    self._fail(account_id, next_day, reason)
+                if next_day != day:
+                    continue
+            amount = divide_half_even(balance * on.factor, on.divisor)
+            if not -MAX_MINOR <= amount <= MAX_MINOR or not -MAX_MINOR <= balance <= MAX_MINOR:
+                self._fail(
+                    account_id, day, f"interest of {from_minor(amount)} on {from_minor(balance)} is out of range"
+                )
                 continue
-            amount = divide_half_even(
-                account.balance * rate.rate * rate.day_count.days_of(day), rate.scale * rate.day_count.year
-            )
-            if abs(amount) > MAX_MINOR or abs(account.balance) > MAX_MINOR:
-                self._fail(account.id, day, f"interest of {from_minor(amount)} on {from_minor(account.balance)}")
-                continue
-            due.append(Due(account.id, account.currency, account.balance, amount))
+            due.append(Due(account_id, currency, balance, amount))
         return due
 
     def _fail(self, account_id: str, day: dt.date, reason: str) -> None:
@@ -180,40 +182,28 @@ class InterestRun:
             return
         booked = {}
         for currency in sorted({one.currency for one in due if one.amount}):
-            transaction = _transaction(day, currency, due, self._job_id)
-            booked[currency] = transaction.id
-            await insert_unchecked(conn, [transaction])
-        moment = now()
-        rows: list[dict[str, Any]] = [
-            {
-                "account_id": one.account_id,
-                "day": day,
-                "balance": from_minor(one.balance),
-                "amount": from_minor(one.amount),
-                "transaction_id": booked[one.currency] if one.amount else None,
-                "job_id": self._job_id,
-                "created_at": moment,
-            }
+            lines = [(one.account_id, one.amount) for one in due if one.currency == currency and one.amount]
+            if total := sum(amount for _, amount in lines):
+                lines.append((bank_account(currency, "interest"), -total))
+            booked[currency] = f"interest-{day}-{currency}-{uuid.uuid4().hex}"
+            await insert_lines(conn, self._head(booked[currency], day, currency), lines)
+        columns = ("account_id", "balance", "amount", "transaction_id", "job_id")
+        rows = [
+            (one.account_id, one.balance, one.amount, booked[one.currency] if one.amount else None, self._job_id)
             for one in due
         ]
-        await conn.execute(insert(interest_postings), rows)
+        await insert_many(conn, interest_postings, columns, rows, same={"day": day, "created_at": now()})
 
-
-def _transaction(day: dt.date, currency: str, due: Sequence[Due], job_id: str | None) -> Transaction:
-    """Return one booking for all of `due` in `currency`: a line for each account, the bank's own against them."""
-    lines = [Posting(one.account_id, from_minor(one.amount)) for one in due if one.currency == currency and one.amount]
-    total = sum((line.amount for line in lines), Decimal("0.00"))
-    if total:
-        lines.append(Posting(bank_account(currency, "interest"), -total))
-    return Transaction(
-        id=f"interest-{day}-{currency}-{uuid.uuid4().hex}",
-        kind="interest",
-        booked_on=day,
-        currency=currency,
-        postings=tuple(lines),
-        description=f"Interest for {day}",
-        job_id=job_id,
-    )
+    def _head(self, transaction_id: str, day: dt.date, currency: str) -> Transaction:
+        return Transaction(
+            id=transaction_id,
+            kind="interest",
+            booked_on=day,
+            currency=currency,
+            postings=(),
+            description=f"Interest for {day}",
+            job_id=self._job_id,
+        )
 
 
 def _is_gone(error: DBAPIError) -> bool:

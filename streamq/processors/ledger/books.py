@@ -6,12 +6,14 @@ with whatever else it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from decimal import Decimal
+from itertools import chain, count, islice, repeat
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, select
+from sqlalchemy import Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,6 +23,9 @@ from streamq.processors.ledger.tables import accounts, postings, transactions
 
 CHUNK = 500
 """Ids per query: well under the drivers' limits on parameters."""
+
+VALUES = 10_000
+"""Values per INSERT of many rows: under the drivers' limit of 32,766, and short enough to be parsed fast."""
 
 
 class Posting(msgspec.Struct, frozen=True, array_like=True):
@@ -108,6 +113,18 @@ async def insert_unchecked(conn: AsyncConnection, batch: Sequence[Transaction]) 
     """Insert transactions that the caller has checked: balanced, accounts known and of their currency, ids unused."""
     if not batch:
         return
+    await _insert_heads(conn, batch)
+    await conn.execute(
+        insert(postings),
+        [
+            {"transaction_id": t.id, "line": line, "account_id": p.account_id, "amount": p.amount}
+            for t in batch
+            for line, p in enumerate(t.postings, 1)
+        ],
+    )
+
+
+async def _insert_heads(conn: AsyncConnection, batch: Sequence[Transaction]) -> None:
     moment = now()
     await conn.execute(
         insert(transactions),
@@ -124,14 +141,44 @@ async def insert_unchecked(conn: AsyncConnection, batch: Sequence[Transaction]) 
             for t in batch
         ],
     )
-    await conn.execute(
-        insert(postings),
-        [
-            {"transaction_id": t.id, "line": line, "account_id": p.account_id, "amount": p.amount}
-            for t in batch
-            for line, p in enumerate(t.postings, 1)
-        ],
-    )
+
+
+async def insert_lines(conn: AsyncConnection, head: Transaction, lines: Sequence[tuple[str, int]]) -> None:
+    """Insert one transaction of many lines: `head` without postings, and (account id, minor units) for each line.
+
+    For batches: amounts are not turned into Decimals, and the caller has checked the accounts, their currency and
+    that the id is not booked.
+
+    Raises:
+        UnbalancedTransaction: There are fewer than two lines, or they don't sum to zero. Nothing was written.
+    """
+    total = sum(amount for _, amount in lines)
+    if len(lines) < 2 or total:
+        raise UnbalancedTransaction(head.id, f"its {len(lines)} lines sum to {from_minor(total)}")
+    await _insert_heads(conn, [head])
+    columns = ("transaction_id", "line", "account_id", "amount")
+    await insert_many(conn, postings, columns, [(head.id, n, *line) for n, line in enumerate(lines, 1)])
+
+
+async def insert_many(
+    conn: AsyncConnection, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], *,
+    same: Mapping[str, date | datetime] | None = None,
+) -> None:  # fmt: skip
+    """Insert `rows` of plain values (text, whole numbers, None: amounts in minor units) with few statements.
+
+    `same` holds the columns whose date or moment (in UTC) all rows share. For batches: SQLAlchemy's own way from a row
+    to the driver costs more than the database's part.
+    """
+    shared = {name: f"'{value:%Y-%m-%d %H:%M:%S.%f}'" if isinstance(value, datetime) else f"'{value:%Y-%m-%d}'"
+              for name, value in (same or {}).items()}  # fmt: skip
+    head = f"INSERT INTO {table.name} ({', '.join([*columns, *shared])}) VALUES "  # noqa: S608 - names of our own
+    width = len(columns)
+    for start in range(0, len(rows), VALUES // width):
+        part = rows[start : start + VALUES // width]
+        line = f"({', '.join([*['{}'] * width, *shared.values()])})"
+        marks = (f"${n}" for n in count(1)) if conn.dialect.name == "postgresql" else repeat("?")
+        lines = ", ".join([line] * len(part)).format(*islice(marks, len(part) * width))
+        await conn.exec_driver_sql(head + lines, tuple(chain.from_iterable(part)))
 
 
 async def currencies(conn: AsyncConnection, account_ids: Iterable[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from streamq.processors.ledger import (
     Ledger,
     Posting,
     Transaction,
+    UnbalancedTransaction,
     balance,
     balances,
     ensure_bank_account,
@@ -29,6 +30,7 @@ from streamq.processors.ledger import (
     tables,
     verify_books,
 )
+from streamq.processors.ledger.books import insert_lines
 
 START = date(2025, 1, 28)
 
@@ -310,3 +312,14 @@ async def test_a_rate_with_an_unknown_day_count_stops_the_run_before_anything_is
 async def test_a_request_that_makes_no_sense_is_refused(run_job, wrong):
     with pytest.raises(Unrecoverable, match="maxDays must be 1 to"):
         await run_job(processors, "post-interest", {"date": "2025-01-28", **wrong})
+
+
+@pytest.mark.parametrize("lines", [[], [("A-1", 0)], [("A-1", 5), ("A-2", -4)]])
+async def test_lines_that_do_not_balance_are_not_written(sqlite_ledger, lines):
+    await opened(sqlite_ledger, [("A-1", "savings", "0"), ("A-2", "savings", "0")])
+    head = Transaction(id="t-1", kind="interest", booked_on=START, postings=())
+    with pytest.raises(UnbalancedTransaction, match="t-1: its"):
+        async with sqlite_ledger.begin() as conn:
+            await insert_lines(conn, head, lines)
+    async with sqlite_ledger.read() as conn:
+        assert (await conn.execute(select(func.count()).select_from(tables.transactions))).scalar_one() == 0
