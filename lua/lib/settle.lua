@@ -45,7 +45,10 @@ local function settle(turn, outcomes, from)
         tell(turn, 'completed', id)
       else
         local parts = read_entry(lane_key(turn, lane), entry) or {}
-        local fields = extend(born(turn, parts), { 'b', started, 'a', attempts })
+        local fields = extend(born(turn, parts), { 'a', attempts })
+        if started ~= '0' then
+          extend(fields, { 'b', started })
+        end
         settle_one(turn, kind, lane, id, parts, body, a, b, fields)
       end
     end
