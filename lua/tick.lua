@@ -19,7 +19,8 @@
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes},
 --           {lane, entries, …} claimed,
 --           {entry, job id, envelope, attempts, stalls, interruptions, releases, …} of those with a record,
---           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted}
+--           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
+--           1 if the queue has a limit}
 -- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
 --          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
 -- @include lib/clock
@@ -68,6 +69,7 @@ end
 local claimed, known, count = claim(turn, worker, may)
 note_starts(turn, count)
 local held = held_too and list_held(turn, worker, known) or {}
+let_go(turn)
 publish_all(turn)
 
 -- One token wakes one worker; a tick that may leave work behind leaves a token for the next.
@@ -86,4 +88,5 @@ for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches
     end
   end
 end
-return { now, next_ms, stale, claimed, known, held, taken_back, promoted }
+local limited = (rate_max or max_active or hold_until) and 1 or 0
+return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited }

@@ -7,7 +7,7 @@ local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_ag
   return {
     base = base, now = now, event_cap = event_cap, dead_cap = dead_cap,
     ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
-    events = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
+    events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
   }
 end
 
@@ -24,6 +24,7 @@ local function tell(turn, kind, id)
   if not ids then
     ids = {}
     turn.events[kind] = ids
+    turn.kinds[#turn.kinds + 1] = kind
   end
   ids[#ids + 1] = id
 end
@@ -55,7 +56,7 @@ local function in_thousands(command, key, values)
   end
 end
 
--- Writes the ended jobs, and lets go of those over the count and over the age: by time too, when nothing new ends.
+-- Writes the ended jobs, and dooms those over the count and over the age: by time too, when nothing new ends.
 local function retain(turn)
   for set in pairs(SETS) do
     local set_key = turn.base .. ':' .. set
@@ -75,14 +76,18 @@ local function retain(turn)
       in_thousands('ZREM', set_key, old)
     end
   end
+end
+
+local function let_go(turn)
   local doomed = turn.doomed
   for from = 1, #doomed, 1000 do
     redis.call('UNLINK', unpack(doomed, from, math.min(from + 999, #doomed)))
   end
 end
 
+-- In the order in which they came up, so that a job promoted and claimed by one call is told to be promoted first.
 local function publish_all(turn)
-  for kind, ids in pairs(turn.events) do
-    publish(turn.base, turn.event_cap, kind, ids)
+  for _, kind in ipairs(turn.kinds) do
+    publish(turn.base, turn.event_cap, kind, turn.events[kind])
   end
 end
