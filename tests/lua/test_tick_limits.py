@@ -1,0 +1,65 @@
+"""tick, claim under limits: a rate, a number that may run at once, a hold that a handler asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.lua.conftest import Bench, done, release
+
+
+async def limit(bench: Bench, rate: Any = "", per_ms: Any = "", active: Any = "") -> None:
+    await bench.call("limit", rate, per_ms, active)
+
+
+async def test_no_more_start_in_a_window_than_the_rate_allows_over_all_workers(bench: Bench) -> None:
+    await bench.add(count=10)
+    await limit(bench, 5, 60_000)
+    assert len(await bench.claim("ann", 3)) == 3
+    reply = await bench.tick("bob", 10)
+    assert len(reply.claimed) == 2
+    assert await bench.claim("ann", 10) == []
+
+
+async def test_a_worker_is_told_when_the_rate_allows_the_next_one(bench: Bench) -> None:
+    await bench.add(count=3)
+    await limit(bench, 1, 5_000)
+    await bench.claim()
+    assert 0 < (await bench.tick(want=1)).next_ms <= 5_050
+
+
+async def test_starts_that_left_the_window_count_no_more(bench: Bench) -> None:
+    await bench.add(count=3)
+    await limit(bench, 1, 5_000)
+    await bench.claim()
+    bench.redis.lset(bench.key("starts"), 0, "1:1")
+    assert len(await bench.claim(want=5)) == 1
+
+
+async def test_no_more_run_at_once_than_the_limit_over_all_workers(bench: Bench) -> None:
+    await bench.add(count=5)
+    await limit(bench, active=3)
+    claims = await bench.claim("ann", 2)
+    assert len(await bench.claim("bob", 5)) == 1
+    assert await bench.claim("bob", 5) == []
+    assert len((await bench.tick("ann", 2, outcomes=[done(claims[0])])).claimed) == 1
+
+
+async def test_a_slot_that_frees_up_wakes_another_worker(bench: Bench) -> None:
+    await bench.add(count=3)
+    await limit(bench, active=1)
+    claim = (await bench.claim("ann"))[0]
+    bench.woken()
+    await bench.tick("ann", 0, outcomes=[done(claim)])
+    assert bench.woken()
+
+
+async def test_a_held_queue_starts_nothing_until_the_hold_is_over(bench: Bench) -> None:
+    await bench.add(count=2)
+    claim = (await bench.claim())[0]
+    hold = release(claim, 30_000, "")._replace(kind="hold")
+    reply = await bench.tick(want=5, outcomes=[hold])
+    assert reply.claimed == []
+    assert 0 < reply.next_ms <= 30_000
+    assert "a" not in bench.record(claim.job_id) or bench.record(claim.job_id)["a"] == b"0"
+    bench.redis.hset(bench.key("meta"), "hold_until", 1)
+    assert len(await bench.claim(want=5)) == 1
