@@ -156,7 +156,7 @@ class Store:
         """Claim again; False if it was not paused."""
         return bool(await self._repeat("resume", [self.settings.events_cap]))
 
-    async def limit(self, rate: RateLimit | None | Unchanged, max_active: int | None | Unchanged) -> None:
+    async def limit(self, rate: RateLimit | Unchanged | None, max_active: int | Unchanged | None) -> None:
         """Set the queue's rate limit and how many jobs may run at once; None lifts a limit."""
         said: list[Arg] = ["", 0] if isinstance(rate, Unchanged) else ["0", 0]
         if isinstance(rate, RateLimit):
