@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, BinaryIO
 
 import msgspec
@@ -28,7 +28,7 @@ from streamq.processors.imports_records import Record, check
 from streamq.processors.imports_request import Entity, ImportRequest, ImportResult, RowError
 from streamq.processors.ledger import Ledger, open_ledger
 from streamq.processors.ledger.money import now
-from streamq.processors.storage import Draft, Storage, open_storage, safe_part
+from streamq.processors.storage import Draft, Storage, in_thread, open_storage, safe_part
 from streamq.processors.writers import Column, FileFormat, Kind, Sheet, table_writer
 
 processors = Processors()
@@ -165,9 +165,9 @@ async def _opened(storage: Storage, request: ImportRequest) -> AsyncIterator[Bin
     if request.file is None:
         yield None
         return
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
-            file = await asyncio.to_thread(stack.enter_context, storage.read(request.file))
+            file = await stack.enter_async_context(in_thread(storage.read(request.file)))
         except (FileNotFoundError, InvalidInput) as error:
             raise Unrecoverable(str(error)) from error
         yield file

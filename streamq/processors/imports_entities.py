@@ -40,9 +40,9 @@ class EntityImport(Protocol):
 
 def entity_import(entity: Entity, on_duplicate: OnDuplicate, job_id: str, today: date) -> EntityImport:
     """Return what stores `entity`; `today` stands for a day that a record leaves out."""
-    if entity is Entity.MEMBERS:
+    if entity == Entity.MEMBERS:
         return MemberImport(tables.members, on_duplicate, today)
-    if entity is Entity.ACCOUNTS:
+    if entity == Entity.ACCOUNTS:
         return AccountImport(tables.accounts, on_duplicate, today)
     return TransactionImport(tables.transactions, on_duplicate, job_id)
 
@@ -51,7 +51,7 @@ class _ByID(Generic[R]):
     """What all three share: an id that the ledger or the batch has already is a duplicate."""
 
     def __init__(self, table: Table, on_duplicate: OnDuplicate) -> None:
-        self._table, self._skip = table, on_duplicate is OnDuplicate.SKIP
+        self._table, self._skip = table, on_duplicate == OnDuplicate.SKIP
 
     async def _fresh(self, conn: AsyncConnection, batch: Sequence[tuple[int, R]], into: Stored) -> list[tuple[int, R]]:
         known = await existing(conn, self._table, (record.id for _, record in batch))

@@ -7,6 +7,7 @@ synced, and renamed. Functions block: call them in a thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -14,14 +15,16 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import msgspec
 
 from streamq.errors import InvalidInput
+
+T = TypeVar("T")
 
 DEFAULT_FOLDER = "streamq-files"
 _PARTS = ".parts"
@@ -103,6 +106,19 @@ def safe_part(text: str) -> str:
     if cleaned and cleaned == text and not _HASHED.search(text) and not _DEVICES.match(text):
         return text
     return f"{cleaned or 'x'}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+@asynccontextmanager
+async def in_thread(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave a blocking context manager in a thread: `async with in_thread(storage.create(name)) as draft`."""
+    value = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        if not await asyncio.to_thread(manager.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
 def open_storage(url: str | None = None) -> Storage:
