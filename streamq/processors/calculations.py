@@ -16,6 +16,7 @@ from streamq.job import QueueName
 from streamq.processor import ActiveJob, Processors
 from streamq.processors.interest_posting import AccountError, InterestRequest, InterestRun
 from streamq.processors.ledger import from_minor, open_ledger
+from streamq.processors.recurring_run import InstanceReport, RecurringRequest, RecurringRun
 
 processors = Processors()
 
@@ -67,4 +68,50 @@ async def post_interest(job: ActiveJob[InterestRequest]) -> InterestReport:
         totals={currency: from_minor(total) for currency, total in sorted(run.tally.totals.items())},
         failed=run.tally.failed,
         errors=run.tally.errors,
+    )
+
+
+class RecurringReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a run did.
+
+    Attributes:
+        executed, skipped, deferred, failed: Instances by what became of them; `failed` also counts recurring
+            transactions that could not be read.
+        totals: Money moved by currency.
+        others: The first 100 instances that were not executed, and why.
+    """
+
+    date: dt.date
+    executed: int
+    skipped: int
+    deferred: int
+    failed: int
+    totals: dict[str, Decimal]
+    others: list[InstanceReport]
+
+
+@processors.register("run-recurring-transactions", queue=QueueName.CALCULATIONS, data=RecurringRequest)
+async def run_recurring_transactions(job: ActiveJob[RecurringRequest]) -> RecurringReport:
+    """Execute each recurring transaction's due instances, once per due date.
+
+    Raises:
+        Unrecoverable: The request makes no sense. Nothing was executed.
+    """
+    if not 0 <= job.data.retry_days <= 366:
+        raise Unrecoverable("retryDays must be 0 to 366")
+    async with open_ledger() as ledger:
+        run = RecurringRun(ledger, job.data, job_id=job.id)
+        async for tally in run.pages():
+            await job.progress({"executed": tally.executed, "failed": tally.failed})
+    tally = run.tally
+    for other in tally.others:
+        await job.log(f"{other.recurring_id} {other.due_on}: {other.status}: {other.reason}")
+    return RecurringReport(
+        date=job.data.date,
+        executed=tally.executed,
+        skipped=tally.skipped,
+        deferred=tally.deferred,
+        failed=tally.failed,
+        totals=dict(sorted(tally.totals.items())),
+        others=tally.others,
     )

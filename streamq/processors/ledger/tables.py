@@ -94,6 +94,8 @@ recurring_transactions = Table(
     Column("end_date", Date),
     Column("count", Integer),
     Column("month_end", String(8), nullable=False, default="clamp"),
+    Column("insufficient_funds", String(8), nullable=False, default="retry"),
+    Column("missed", String(8), nullable=False, default="all"),
     Column("next_due_on", Date, index=True),  # none: it has ended
     Column("status", String(16), nullable=False, default="active"),
     Column("created_at", UtcTime, nullable=False, default=now),
@@ -108,6 +110,8 @@ recurring_instances = Table(
     Column("transaction_id", ForeignKey("transactions.id")),  # none: it was not booked, `reason` says why
     Column("status", String(16), nullable=False),
     Column("reason", String(500), nullable=False, default=""),
+    Column("tries", Integer, nullable=False, default=1),
+    Column("retry_on", Date, index=True),  # of a deferred one: the day from which it is tried again
     Column("job_id", String(200)),
     Column("created_at", UtcTime, nullable=False, default=now),
     PrimaryKeyConstraint("recurring_id", "due_on"),
