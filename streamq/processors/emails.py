@@ -7,6 +7,8 @@ put off (4xx), fail if all were refused (5xx), and otherwise return who was acce
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from streamq.errors import InvalidInput, Unrecoverable
@@ -19,6 +21,7 @@ from streamq.processors.emails_smtp import DeliveryDeferred, Outcome, SmtpSettin
 from streamq.processors.emails_templates import BadEmail, render
 from streamq.processors.integrations_once import work_key
 from streamq.processors.ledger import Ledger, open_ledger
+from streamq.processors.storage import open_storage
 
 processors = Processors()
 
@@ -52,7 +55,7 @@ async def send_email(job: ActiveJob[EmailRequest]) -> EmailResult:
         raise Unrecoverable(str(error)) from error
     key = work_key(job, request.idempotency_key)
     rendered = render(request.template, {"bank_name": settings.bank_name, **request.context}, settings.templates)
-    files = [(attachment, await _content(attachment)) for attachment in request.attachments]
+    files = [(attachment, await _content(attachment, settings.max_bytes)) for attachment in request.attachments]
     envelope = build(request, rendered, files, sender=settings.sender, key=key)
     if (size := len(envelope.message.as_bytes())) > settings.max_bytes:
         raise BadEmail(f"the message takes {size:,} bytes, over the limit of {settings.max_bytes:,}")
@@ -105,9 +108,19 @@ def _result(envelope: Envelope, standings: dict[str, Standing]) -> EmailResult:
     return EmailResult(message_id=envelope.message_id, accepted=by_status[DeliveryStatus.ACCEPTED], refused=refused)
 
 
-async def _content(attachment: Attachment) -> bytes:
+async def _content(attachment: Attachment, limit: int) -> bytes:
+    """Return the attachment's bytes, at most `limit` + 1 of them: a file from the storage may be of any size."""
     if (attachment.content is None) == (attachment.storage_key is None):
         raise BadEmail(f"attachment {attachment.filename!r} needs either content or a storageKey")
-    if attachment.content is not None:
-        return attachment.content
-    raise BadEmail(f"attachment {attachment.filename!r}: there is no storage to read {attachment.storage_key!r} from")
+    if attachment.storage_key is None:
+        return attachment.content or b""
+    name = attachment.storage_key
+    try:
+        return await asyncio.to_thread(_read, name, limit + 1)
+    except (InvalidInput, FileNotFoundError) as error:
+        raise BadEmail(f"attachment {attachment.filename!r}: no file {name[:100]!r} in the storage: {error}") from error
+
+
+def _read(name: str, size: int) -> bytes:
+    with open_storage().read(name) as file:
+        return file.read(size)

@@ -21,6 +21,7 @@ from streamq.errors import Unrecoverable
 from streamq.processors.emails import processors
 from streamq.processors.emails_smtp import DeliveryDeferred
 from streamq.processors.ledger import open_ledger, tables
+from streamq.processors.storage import open_storage
 
 WELCOME = {
     "template": "welcome",
@@ -341,6 +342,23 @@ async def test_a_request_that_can_never_be_sent_fails_at_once(office, smtp, run_
         with pytest.raises(Unrecoverable, match=text):
             await run_job(processors, "send-email", {**WELCOME, **change})
     assert office.taken == []
+
+
+async def test_an_attachment_comes_out_of_the_storage(office, smtp, run_job, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMQ_STORAGE_URL", str(tmp_path / "files"))
+    with open_storage().create("statements/2025-01.pdf") as draft:
+        draft.file.write(b"%PDF-1.7 statement")
+    async with serving(office) as port:
+        smtp(port)
+        stored_file = [{"filename": "statement.pdf", "storageKey": "statements/2025-01.pdf"}]
+        await run_job(processors, "send-email", {**WELCOME, "attachments": stored_file})
+        (attachment,) = office.messages()[0].iter_attachments()
+        assert (attachment.get_filename(), attachment.get_content()) == ("statement.pdf", b"%PDF-1.7 statement")
+        for name in ("statements/2025-02.pdf", "../outside.pdf"):
+            missing = [{"filename": "statement.pdf", "storageKey": name}]
+            with pytest.raises(Unrecoverable, match=r"'statement\.pdf': no file"):
+                await run_job(processors, "send-email", {**WELCOME, "attachments": missing})
+    assert len(office.taken) == 1
 
 
 async def test_a_message_over_the_limit_is_refused_before_anything_is_sent(office, smtp, run_job):
