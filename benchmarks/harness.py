@@ -1,0 +1,273 @@
+"""Words that all benchmarks share: payloads, worker processes, interleaved repetitions, verdicts, the report.
+
+Machines are shared and noisy, so no figure stands alone: streamq and the yardstick are measured in turn, over and
+over, and the ratio is the median of the ratios of neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import uvloop
+
+from benchmarks import tally
+from benchmarks.server import Server
+from streamq import Queue
+
+ROOT = Path(__file__).parent.parent
+QUEUE = "bench"
+PAYLOAD = 93
+"""Bytes of the usual payload, as msgpack: some numbers and 60 characters of text."""
+
+Measure = Callable[[], Awaitable[float]]
+
+
+def payload(size: int = PAYLOAD, number: int = 0) -> dict[str, Any]:
+    """Return data that takes `size` bytes (at least 40) as msgpack."""
+    data = {"t": time.monotonic(), "number": number + 100_000, "note": ""}
+    room = size - len(msgspec.msgpack.encode(data))
+    longer = len(msgspec.msgpack.encode({**data, "note": "x" * room})) - size  # what text of that length adds
+    return {**data, "note": "x" * (room - longer)}
+
+
+def body(size: int = PAYLOAD) -> bytes:
+    """Return the same payload, encoded: what the yardstick sends."""
+    return msgspec.msgpack.encode(payload(size))
+
+
+async def fill(queue: Queue, jobs: int, *, name: str = "noop", size: int = PAYLOAD, options: Any = None) -> None:
+    """Add `jobs` jobs, a thousand at a time."""
+    data = payload(size)
+    spec = (name, data) if options is None else (name, data, options)
+    for at in range(0, jobs, 1000):
+        await queue.add_many([spec] * min(1000, jobs - at))
+
+
+async def interleave(reps: int, measures: Mapping[str, Measure]) -> dict[str, list[float]]:
+    """Take every measure in turn, `reps` times; every other time in the opposite order."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    order = list(measures)
+    for rep in range(reps):
+        for name in order if rep % 2 == 0 else order[::-1]:
+            found[name].append(await measures[name]())
+    return found
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Return the median of the ratios of neighbours."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that `share` of all are not above."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+class Verdicts:
+    """The figures of one script, each with its bar; printed as JSON."""
+
+    def __init__(self, question: str) -> None:
+        self.question = question
+        self.figures: list[dict[str, Any]] = []
+        self.more: dict[str, Any] = {}
+
+    def add(
+        self,
+        what: str,
+        value: float,
+        unit: str,
+        *,
+        raw: float | None = None,
+        ratio: float | None = None,
+        least: float | None = None,
+        most: float | None = None,
+        of: str = "ratio",
+    ) -> None:
+        """Note a figure; `least` and `most` are the bar, on the ratio or, with `of="value"`, on the figure itself."""
+        judged = ratio if of == "ratio" else value
+        holds = None
+        if judged is not None and (least is not None or most is not None):
+            holds = (least is None or judged >= least) and (most is None or judged <= most)
+        bar = None if holds is None else f"≥ {least:g}" if least is not None else f"≤ {most:g}"
+        self.figures.append(
+            {
+                "what": what,
+                "streamq": _round(value),
+                "unit": unit,
+                "raw": None if raw is None else _round(raw),
+                "ratio": None if ratio is None else _round(ratio),
+                "bar": bar,
+                "holds": holds,
+            }
+        )
+
+    def rates(self, what: str, over: Sequence[float], under: Sequence[float], **bar: Any) -> None:
+        """Note the jobs per second beside the yardstick's."""
+        self.add(what, statistics.median(over), "jobs/s", raw=statistics.median(under), ratio=ratio(over, under), **bar)
+
+    def report(self, server: str) -> dict[str, Any]:
+        """Return all of it, with the machine and the versions."""
+        return {"question": self.question, "server": server, **machine(), "figures": self.figures, **self.more}
+
+
+def _round(value: float) -> float:
+    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+
+
+def machine() -> dict[str, Any]:
+    """Say what this ran on."""
+    model = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else ""
+    packages = ("streamq", "redis", "hiredis", "uvloop", "msgspec")
+    return {
+        "at": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": f"{model or platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+def environment(server: Server) -> dict[str, str]:
+    """Return the environment of a process that is measured."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), tally.FOLDER: str(server.folder)}
+
+
+class Workers:
+    """Worker processes on the benchmark's queue, as users start them. Ready when entered, and killed when left."""
+
+    def __init__(self, server: Server, *, count: int = 1, concurrency: int = 100, **env: str) -> None:
+        self._server, self._count = server, count
+        self._command = [
+            *(sys.executable, "-m", "streamq.worker", "--queues", QUEUE, "--processors", "benchmarks.jobs"),
+            *("--concurrency", str(concurrency), "--redis", server.url, "--log-level", "error"),
+        ]
+        self._env = {**environment(server), **env}
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    async def __aenter__(self) -> Workers:
+        tally.clear(self._server.folder)
+        self._processes = [subprocess.Popen(self._command, env=self._env, cwd=ROOT) for _ in range(self._count)]
+        async with Queue(QUEUE, self._server.url) as queue:
+            await until(lambda: _has_workers(queue, self._count), 30, "the workers' first tick")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+        for process in self._processes:
+            process.wait(10)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' ids."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes that the largest of them had resident at most."""
+        peaks = []
+        for pid in self.pids:
+            status = Path(f"/proc/{pid}/status").read_text()
+            peaks += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+        return max(peaks)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that they have used, all together."""
+        total = 0.0
+        for pid in self.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return total
+
+
+async def _has_workers(queue: Queue, count: int) -> bool:
+    return (await queue.stats()).workers >= count
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str, every: float = 0.002) -> None:
+    """Wait until `condition` holds.
+
+    Raises:
+        TimeoutError: It took longer than `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while not await condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        await asyncio.sleep(every)
+
+
+async def drained(queue: Queue, server: Server, jobs: int, seconds: float = 300) -> None:
+    """Wait until `jobs` handlers have run and all of them are settled."""
+
+    async def ran() -> bool:
+        return tally.counted(server.folder) >= jobs
+
+    async def settled() -> bool:
+        stats = await queue.stats()
+        return not (stats.waiting or stats.active or stats.delayed)
+
+    await until(ran, seconds, f"{jobs} handlers")
+    await until(settled, 10, "the last outcomes")
+    if (count := tally.counted(server.folder)) != jobs:
+        raise RuntimeError(f"{count} runs of {jobs} jobs")
+
+
+async def run_raw(server: Server, what: str, *numbers: int) -> dict[str, float]:
+    """Run one of the yardstick's processes to its end and return what it printed."""
+    command = [sys.executable, "-m", "benchmarks.raw", what, server.url, *map(str, numbers)]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment(server), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    found: dict[str, float] = json.loads(out)
+    return found
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Return the options that all scripts have."""
+    found = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--reps", type=int, default=5, help="repetitions, interleaved with the yardstick's")
+    found.add_argument("--binary", type=Path, help="the server's program (default: as `streamq.embedded` finds it)")
+    found.add_argument("--out", type=Path, help="also write the JSON here")
+    return found
+
+
+def main(measure: Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]], options: Any) -> None:
+    """Run a script and print its report."""
+    report = uvloop.run(measure(options))
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
