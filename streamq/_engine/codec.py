@@ -10,6 +10,7 @@ quietly turn a tuple into a list or a Decimal into text. Whole numbers beyond 64
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -23,7 +24,6 @@ READABLE = (1,)
 """The schema numbers that this version reads: its own and the one before."""
 
 _BIG_INT = 1
-_PLAIN = (dict, list, str, bytes, int, float, bool, type(None))
 
 
 class EnvelopeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +71,7 @@ _errors = msgspec.msgpack.Decoder(JobError)
 
 def _pack_big_ints(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_pack_big_ints(k): _pack_big_ints(v) for k, v in value.items()}
+        return {key: _pack_big_ints(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_pack_big_ints(v) for v in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -96,10 +96,10 @@ def encode_data(what: str, value: Any, limit: int) -> bytes:
     try:
         body = _encode(value)
         kind = type(value)
-        if kind in _PLAIN:
-            exact = value == _decoder.decode(body)
-        else:
+        if issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind):
             exact = msgspec.msgpack.decode(body, type=kind, ext_hook=_ext) == value
+        else:
+            exact = value == _decoder.decode(body)
     except RecursionError:
         raise UnencodableData(f"{what} can't be encoded: it contains itself or is nested too deeply") from None
     except Exception as error:
