@@ -1,0 +1,59 @@
+"""The scripts: found, put together, named by their SHA-1."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from streamq._engine import scripts
+
+LUA = Path(__file__).resolve().parents[3] / "lua"
+
+
+def test_every_file_is_a_script_and_includes_are_none() -> None:
+    assert scripts.folder() == LUA
+    assert scripts.names() == sorted(path.stem for path in LUA.glob("*.lua"))
+    assert not set(scripts.names()) & {path.stem for path in (LUA / "lib").glob("*.lua")} & {"clock", "wake_up"}
+
+
+@pytest.mark.parametrize("name", scripts.names())
+def test_a_script_is_whole(name: str) -> None:
+    script = scripts.load(name)
+    assert script.body.startswith("#!lua")
+    assert "@include" not in script.body
+    assert script.sha == hashlib.sha1(script.body.encode(), usedforsecurity=False).hexdigest()
+    for include in re.findall(r"^-- @include (\S+)$", (LUA / f"{name}.lua").read_text(), re.MULTILINE):
+        assert (LUA / f"{include}.lua").read_text().strip() in script.body
+
+
+def test_an_include_is_put_in_once() -> None:
+    assert scripts.load("tick").body.count("local function now_ms()") == 1
+
+
+def test_a_script_is_read_once() -> None:
+    assert scripts.load("tick") is scripts.load("tick")
+
+
+def test_a_package_without_its_scripts_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scripts, "_PACKAGE", tmp_path / "streamq")
+    scripts.folder.cache_clear()
+    try:
+        with pytest.raises(FileNotFoundError, match="streamq's Lua scripts are missing"):
+            scripts.folder()
+    finally:
+        scripts.folder.cache_clear()
+
+
+def test_the_scripts_of_an_installed_package_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for place in ("streamq/_lua", "lua"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "tick.lua").write_text("#!lua\n")
+    monkeypatch.setattr(scripts, "_PACKAGE", tmp_path / "streamq")
+    scripts.folder.cache_clear()
+    try:
+        assert scripts.folder() == tmp_path / "streamq" / "_lua"
+    finally:
+        scripts.folder.cache_clear()
