@@ -1,24 +1,36 @@
 #!lua flags=allow-oom
--- remove: waiting | delayed | completed | failed | cancelled -> nothing.
+-- remove: waiting | delayed | completed | failed | cancelled -> nothing; active too, if forced.
 -- KEYS     1 queue base
--- ARGV     1 job id  2 cap of the event stream
+-- ARGV     1 job id  2 "1": even while it runs; its entry is taken from its worker, whose outcome is then stale
+--          3 cap of the event stream
 -- RETURNS  "removed" | "unknown" | "active" (a worker holds it: nothing was written)
--- RACES    tick (claim): whichever runs first wins; a claimed job is active and stays.
+-- RACES    tick (claim): whichever runs first wins; a claimed job is active and stays, unless forced. Tick (settle): the
+--          job has ended, or its outcome finds nothing. Tick (sweep): the job waits again, or there is nothing to sweep.
+-- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
 -- @include lib/locate
-local base, id, cap = KEYS[1], ARGV[1], ARGV[2]
+-- @include lib/lineup
+local base, id, force, cap = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
 local job = locate(base, id)
 if not job then
   return 'unknown'
 end
-if job.state == 'active' then
+if job.state == 'active' and not force then
   return 'active'
 end
-if job.state == 'waiting' then
-  redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)
+if job.entry then
+  local lane_key = base .. ':lane:' .. job.lane
+  if job.state == 'active' then
+    redis.call('XACK', lane_key, 'w', job.entry)
+    wake_unless_paused(base) -- a limit of jobs that run at once has room again
+  end
+  redis.call('XDEL', lane_key, job.entry)
 else
   redis.call('ZREM', base .. ':' .. job.state, id)
+end
+if job.record and job.record.q then
+  redis.call('XDEL', base .. ':dead', job.record.q)
 end
 redis.call('UNLINK', base .. ':job:' .. id, base .. ':log:' .. id)
 publish(base, cap, 'removed', { id })

@@ -7,7 +7,8 @@
     ├── StoreError                        try again
     │   ├── StoreUnavailable              Redis did not answer, or not in time
     │   ├── StoreRefused                  Redis answered that it can't (out of memory, read-only, loading …)
-    │   └── QueueFull
+    │   ├── QueueFull                     more jobs than its `max_size`
+    │   └── QueueBusy                     jobs are running in a queue that is to be removed
     ├── JobError                          look at this job (`.job_id`)
     │   ├── JobNotFound
     │   ├── JobFailed                     it ended as failed (`.error`)
@@ -15,7 +16,9 @@
     │   ├── JobExists                     the id is taken
     │   ├── WrongState                    the job's state does not allow this (`.state`)
     │   ├── ResultNotKept                 it completed, and its result was not kept
+    │   ├── JobExpired                    it was not started in time (`expires_in`); how such a job failed
     │   └── StaleLease                    somebody else holds the job now
+    ├── ScheduleNotFound                  no schedule has that id (`.schedule_id`)
     ├── ProcessorError                    fix the plugin
     │   ├── UnknownProcessor
     │   ├── ResultNotEncodable
@@ -80,6 +83,17 @@ class QueueFull(StoreError):
         return f"queue {self.queue} holds {self.size:,} jobs, its limit is {self.limit:,}"
 
 
+class QueueBusy(StoreError):
+    """Jobs are running in a queue that is to be removed. Nothing was removed; stop its workers, or force it."""
+
+    def __init__(self, queue: str, active: int) -> None:
+        super().__init__(queue, active)
+        self.queue, self.active = queue, active
+
+    def __str__(self) -> str:
+        return f"queue {self.queue} runs {self.active:,} jobs; stop its workers first, or force it"
+
+
 class JobError(StreamqError):
     """Something about one job."""
 
@@ -138,6 +152,17 @@ class ResultNotKept(JobError):
         return f"job {self.job_id} completed, but its result was not kept (keep_completed)"
 
 
+class JobExpired(JobError):
+    """The job waited longer than its `expires_in` before a worker could start it. It failed; no attempt was used."""
+
+    def __init__(self, job_id: str, waited: float, limit: float) -> None:
+        super().__init__(job_id, waited, limit)
+        self.waited, self.limit = waited, limit
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} expired: it waited {self.waited:.1f} s, and was to start within {self.limit:g} s"
+
+
 class StaleLease(JobError):
     """The lease moved on before this attempt reported. Nothing was written: drop it."""
 
@@ -147,6 +172,17 @@ class StaleLease(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job_id}: entry {self.entry} is no longer ours"
+
+
+class ScheduleNotFound(StreamqError):
+    """No schedule of that id exists (any more). Nothing was changed."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(schedule_id)
+        self.schedule_id = schedule_id
+
+    def __str__(self) -> str:
+        return f"schedule {self.schedule_id} is unknown: it never existed, or was removed"
 
 
 class ProcessorError(StreamqError):

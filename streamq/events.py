@@ -32,8 +32,12 @@ class Event(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Where it stands in the stream; give it to `events(after=…)` to go on behind it.
-        kind: added, active, progress, completed, failed, retrying, delayed, promoted, stalled, dead, removed, paused,
-            resumed; `gap` when the cap may have dropped events between the last one and the next before they were read.
+        kind: Of a job: `added` (it waits: new, or retried), `delayed`, `promoted`, `active`, `progress`, `log` (only
+            while somebody follows its log), `completed`, `failed`, `dead` (it has a dead letter), `retrying`, `stalled`
+            (its worker was lost), `removed` (by anybody), `rescheduled`, `reprioritized`, `updated` (its data),
+            `redriven` (out of a dead letter), `purged` (its dead letter). Of the queue: `paused`, `resumed`, `cleaned`,
+            `drained`, `obliterated`; each removed job has had its `removed` before, except for the last one. `gap` when
+            the cap may have dropped events between the last one and the next before they were read.
         job_id: Which job; "" for events of the queue.
         at: When, by the server's clock.
     """
@@ -131,18 +135,23 @@ def _unfold(entry: str, fields: list[bytes]) -> list[Event]:
     return found
 
 
-async def follow(reader: EventReader) -> AsyncIterator[Event]:
-    """Yield events for ever, over reconnects."""
+async def read_on(reader: EventReader) -> list[Event]:
+    """Read once, over reconnects: returns what came, or an empty list after some seconds without any event."""
     pause = FIRST_PAUSE
     while True:
         try:
-            for event in await reader.read():
-                yield event
-            pause = FIRST_PAUSE
+            return await reader.read()
         except StoreError as error:
             log.warning("reading events failed, going on in %.2f s: %s", pause, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+async def follow(reader: EventReader) -> AsyncIterator[Event]:
+    """Yield events for ever, over reconnects."""
+    while True:
+        for event in await read_on(reader):
+            yield event
 
 
 class Endings:
@@ -198,7 +207,7 @@ class Endings:
                 for event in await reader.read():
                     if event.kind in _ENDINGS:
                         self._tell(event.job_id, event.kind)
-                    elif event.kind in ("gap", "drained", "cleaned"):
+                    elif event.kind in ("gap", "obliterated"):
                         self._look_again()
                 pause = FIRST_PAUSE
             except StoreError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import math
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from streamq.policy import Backoff, Priority, Retention, Seconds, seconds, whole
 
 MAX_ID = 256
 MAX_NAME = 256
+MAX_TAGS = 16
+MAX_HEADERS = 4_096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+\Z")
 
@@ -93,6 +96,10 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         job_id: An id of your own; while a job of that id is known, adding it again returns that one.
         keep_completed: How many completed jobs to keep, and how long.
         keep_failed: How many failed jobs to keep, and how long.
+        expires_in: Seconds that the job may wait in its lane for its first start; then it fails as expired, without
+            using an attempt. A delay does not count; neither does a retry, by whomever.
+        tags: Up to 16 words that its snapshots and its handler see.
+        headers: Text by name for whoever handles the job (trace ids, tenants …), up to 4 KB in all.
     """
 
     priority: Priority = Priority.NORMAL
@@ -104,6 +111,9 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str | None = None
     keep_completed: Retention | None = None
     keep_failed: Retention | None = None
+    expires_in: Seconds | None = None
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -127,6 +137,12 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise InvalidInput(f"{name} must be a {kind.__name__}, not {value!r}")
+        if self.expires_in is not None:
+            seconds("expires_in", self.expires_in, low=0.001)
+        if self.tags:
+            _check_tags(self.tags)
+        if self.headers is not None:
+            _check_headers(self.headers)
 
     @property
     def delay_ms(self) -> int:
@@ -138,6 +154,33 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     def timeout_seconds(self) -> float | None:
         """The timeout in seconds."""
         return self.timeout.total_seconds() if isinstance(self.timeout, timedelta) else self.timeout
+
+    @property
+    def expires_seconds(self) -> float | None:
+        """The time to the first start in seconds."""
+        return self.expires_in.total_seconds() if isinstance(self.expires_in, timedelta) else self.expires_in
+
+
+def _check_tags(tags: Any) -> None:
+    if isinstance(tags, str) or not isinstance(tags, tuple | list) or len(tags) > MAX_TAGS:
+        raise InvalidInput(f"tags must be a tuple of up to {MAX_TAGS} words, not {tags!r:.100}")
+    for tag in tags:
+        check_text("a tag", tag, MAX_NAME)
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, Mapping):
+        raise InvalidInput(f"headers must be a mapping of text to text, not {type(headers).__name__}")
+    size = 0
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidInput(f"headers must be text by name, not {name!r}: {type(value).__name__}")
+        try:
+            size += len(name.encode()) + len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidInput(f"header {name!r} holds a lone surrogate, which can't be sent") from None
+    if size > MAX_HEADERS:
+        raise InvalidInput(f"headers take {size:,} bytes, over the limit of {MAX_HEADERS:,}")
 
 
 class JobError(msgspec.Struct, frozen=True, array_like=True):
@@ -170,6 +213,8 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     run_at: datetime | None = None
+    tags: tuple[str, ...] = ()
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class JobSource(Protocol):

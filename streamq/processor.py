@@ -43,9 +43,12 @@ class ActiveJob(Generic[T]):
         attempt: The number of this attempt, from 1.
         attempts: How many it may have.
         stalls: How often a worker died or froze while running it.
+        tags, headers: What it was added with.
     """
 
-    __slots__ = ("_control", "attempt", "attempts", "data", "id", "logger", "name", "queue", "stalls")
+    __slots__ = (
+        "_control", "attempt", "attempts", "data", "headers", "id", "logger", "name", "queue", "stalls", "tags",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -58,10 +61,13 @@ class ActiveJob(Generic[T]):
         attempt: int,
         attempts: int,
         stalls: int,
+        tags: tuple[str, ...] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._control = control
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
+        self.tags, self.headers = tags, headers or {}
         self.logger = logging.getLogger(f"streamq.job.{name}")
 
     def __repr__(self) -> str:

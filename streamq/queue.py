@@ -1,13 +1,14 @@
 """A queue as its producers and operators use it.
 
-Opens a connection with the first call and keeps two at the most: one for commands, and one that waits for events
-while somebody awaits a result. Never runs a job.
+Opens a connection with the first call and keeps two for most users: one for commands, and one that waits for events
+while somebody awaits a result. Durable adds and each reader of events, logs or dead letters have one of their own.
+Never runs a job. What operators do is in `operations`, `bulk`, `listing` and `dead_letters`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
@@ -16,16 +17,21 @@ from redis.asyncio import Redis
 
 from streamq._engine import codec
 from streamq._engine.adder import Adder
+from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.snapshots import snapshot
-from streamq._engine.store import UNCHANGED, Store
-from streamq._engine.transitions import NewJob
+from streamq._engine.store import Store
+from streamq._engine.transitions import Added, NewJob
 from streamq._engine.wire import Wire
-from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept, WrongState
+from streamq.bulk import BulkOperations
+from streamq.dead_letters import DeadLetters, Watch
+from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept
 from streamq.events import Endings, Event, EventReader, follow
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
+from streamq.listing import Listings
 from streamq.observer import NOBODY, Observer
-from streamq.policy import Backoff, Priority, RateLimit, Retention, Seconds, seconds, whole
+from streamq.operations import Operations, known_id, start_of
+from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
 from streamq.settings import Settings
 
 NORMAL = int(Priority.NORMAL)
@@ -45,6 +51,9 @@ class OptionFields(TypedDict, total=False):
     job_id: str | None
     keep_completed: Retention | None
     keep_failed: Retention | None
+    expires_in: Seconds | None
+    tags: tuple[str, ...]
+    headers: Mapping[str, str] | None
 
 
 NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
@@ -72,7 +81,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.waiting + self.active + self.completed + self.failed + self.delayed
 
 
-class Queue:
+class Queue(Operations, BulkOperations, Listings, DeadLetters):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
@@ -101,47 +110,56 @@ class Queue:
         self._adder = Adder(self._store)
         self._endings = Endings(self._store, self._event_wire)
         self._plain = self.defaults == JobOptions()
+        self._durable: tuple[Adder, Wire] | None = None
+        self._watches: list[Watch] = []
 
     def __repr__(self) -> str:
         return f"<Queue {self.name} at {self._endpoint!r}>"
 
-    @property
-    def name(self) -> str:
-        """The queue's name."""
-        return self._store.queue
+    def _new_wire(self) -> Wire:
+        return Wire(self._endpoint)
 
     # Adding -----------------------------------------------------------------------------------------------------------
 
     async def add(
-        self, name: str, data: Any = None, *, options: JobOptions | None = None, **fields: Unpack[OptionFields]
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        options: JobOptions | None = None,
+        durable: bool = False,
+        **fields: Unpack[OptionFields],
     ) -> Job:
         """Add one job and return its handle. Redis holds it when this returns.
 
         `data` must come back exactly as it is: dicts, lists, text, bytes, numbers, booleans, None, or a msgspec struct
         or dataclass. Options are given as `options=JobOptions(...)` or one by one; see `JobOptions`. Concurrent adds
         share round trips. A connection lost on the way is retried under the same number, so the job exists once. While
-        a job of the same `job_id` is known, nothing is added and the handle's `is_new` is False.
+        a job of the same `job_id` is known, nothing is added and the handle's `is_new` is False. With `durable` this
+        also waits until the job is on the server's disk and on `STREAMQ_DURABLE_REPLICAS` replicas.
 
         Raises:
             InvalidInput: A name, id, option or the data does not fit; nothing was sent.
             PayloadTooLarge: Nothing was sent.
-            StoreRefused: Redis can't take it (out of memory …); nothing was added.
-            StoreUnavailable: Redis did not answer in time; repeat with the same `job_id` to be sure of one job.
+            QueueFull: The queue is at its `set_max_size`; nothing was added.
+            StoreRefused: Redis can't take it (out of memory …) or can't keep `durable`'s promise; nothing was added.
+            StoreUnavailable: Redis did not answer in time, or did not confirm (the text says which); repeat with the
+                same `job_id` to be sure of one job.
         """
         job = self._encode(name, data, options, fields)
-        done = (await self._adder.add((job,)))[0]
+        done = (await self._adder_for(durable).add((job,)))[0]
         return Job(self, done.job_id, name, is_new=done.is_new)
 
-    async def add_many(self, jobs: Iterable[NewJobSpec]) -> list[Job]:
+    async def add_many(self, jobs: Iterable[NewJobSpec], *, durable: bool = False) -> list[Job]:
         """Add jobs, all or none, and return their handles in the same order.
 
         Each is `(name, data)` or `(name, data, JobOptions(...))`. All are checked and encoded before anything is sent.
-        Large batches go in parts that no worker sees before the last one is there.
+        Large batches go in parts that no worker sees before the last one is there. `durable` as in `add`.
 
         Raises:
             InvalidInput, PayloadTooLarge: One does not fit (the message says which); nothing was sent.
-            StoreRefused: None was added.
-            StoreUnavailable: Redis did not answer in time; whether they were added is unknown.
+            QueueFull, StoreRefused: None was added.
+            StoreUnavailable: Redis did not answer in time, or did not confirm; whether they were added is unknown.
         """
         encoded, names = [], []
         for at, spec in enumerate(jobs):
@@ -156,8 +174,21 @@ class Queue:
                 error.add_note(f"in job {at} of add_many")
                 raise
             names.append(spec[0])
-        done = await self._adder.add(encoded)
+        done = await self._adder_for(durable).add(encoded)
         return [Job(self, job.job_id, name, is_new=job.is_new) for job, name in zip(done, names, strict=True)]
+
+    def _adder_for(self, durable: bool) -> Adder:
+        if not durable:
+            return self._adder
+        if self._durable is None:
+            wire = self._new_wire()
+            store = Store(self.name, wire, self.settings, self._store.observer)
+            self._durable = Adder(store, Confirmation(store)), wire
+        return self._durable[0]
+
+    async def _add_encoded(self, jobs: list[NewJob]) -> list[Added]:
+        """Add jobs that are encoded already: what another queue's dead letters hold."""
+        return await self._adder.add(jobs)
 
     def _encode(self, name: str, data: Any, options: JobOptions | None, fields: OptionFields) -> NewJob:
         check_text("job name", name, MAX_NAME)
@@ -165,13 +196,8 @@ class Queue:
         if options is None and not fields and self._plain:
             return NewJob(NORMAL, "0", "", codec.encode_envelope(name, body, None))
         chosen = self._options(options, fields)
-        start = "0"
-        if chosen.run_at is not None:
-            start = f"@{max(round(chosen.run_at.timestamp() * 1000), 0)}"
-        elif chosen.delay_ms:
-            start = f"+{chosen.delay_ms}"
         envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
-        return NewJob(int(chosen.priority), start, chosen.job_id or "", envelope)
+        return NewJob(int(chosen.priority), start_of(chosen), chosen.job_id or "", envelope)
 
     def _options(self, options: JobOptions | None, fields: OptionFields) -> JobOptions:
         """Lay what the call says over the queue's defaults."""
@@ -192,7 +218,7 @@ class Queue:
 
     async def get_job(self, job_id: str) -> JobSnapshot | None:
         """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
-        stored = await self._store.get(_known_id(job_id))
+        stored = await self._store.get(known_id(job_id))
         return None if stored is None else snapshot(self.name, job_id, stored)
 
     async def stats(self) -> QueueStats:
@@ -224,7 +250,7 @@ class Queue:
             TimeoutError: `timeout` seconds went by; the job goes on.
         """
         limit = None if timeout is None else seconds("timeout", timeout)
-        _known_id(job_id)
+        known_id(job_id)
         async with asyncio.timeout(limit):
             known = False
             while True:
@@ -249,65 +275,24 @@ class Queue:
         Starts behind the event whose id is `after`, or with what comes next. Takes a connection of its own while it
         runs. An event of kind `gap` says that the stream's cap has dropped events before they could be read.
         """
-        wire = Wire(self._endpoint)
+        wire = self._new_wire()
         try:
             async for event in follow(EventReader(self._store, wire, after)):
                 yield event
         finally:
             await wire.close()
 
-    # Operating --------------------------------------------------------------------------------------------------------
-
-    async def pause(self) -> None:
-        """Let no worker start another job. Running jobs go on; jobs that come due wait. Survives restarts."""
-        await self._store.pause()
-
-    async def resume(self) -> None:
-        """Undo `pause`."""
-        await self._store.resume()
-
-    async def set_rate_limit(self, limit: RateLimit | None) -> None:
-        """Let at most `limit.max` jobs start in any window of `limit.per` seconds, over all workers; None lifts it."""
-        if limit is not None and not isinstance(limit, RateLimit):
-            raise InvalidInput(f"limit must be a RateLimit or None, not {limit!r}")
-        await self._store.limit(limit, UNCHANGED)
-
-    async def set_concurrency(self, limit: int | None) -> None:
-        """Let at most `limit` jobs run at once, over all workers; None lifts it."""
-        if limit is not None:
-            whole("concurrency", limit, low=1, high=1_000_000)
-        await self._store.limit(UNCHANGED, limit)
-
-    async def retry(self, job_id: str) -> None:
-        """Put a failed job back at the end of its lane, its attempts counted from nothing, its dead letter taken back.
-
-        Raises:
-            JobNotFound: It is unknown.
-            WrongState: It has not failed. Nothing was changed.
-        """
-        state = await self._store.retry(_known_id(job_id))
-        if state == "unknown":
-            raise JobNotFound(job_id)
-        if state != JobState.WAITING:
-            raise WrongState(job_id, "retry", state)
-
-    async def remove(self, job_id: str) -> bool:
-        """Remove a job and all that is kept of it; False if it is unknown.
-
-        Raises:
-            WrongState: A worker is running it. Nothing was changed.
-        """
-        state = await self._store.remove(_known_id(job_id))
-        if state == "active":
-            raise WrongState(job_id, "remove", state)
-        return state == "removed"
-
     # Closing ----------------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Wait for adds that are on their way, end the waits for results, and close the connections."""
         await self._adder.close()
+        if self._durable is not None:
+            adder, wire = self._durable
+            await adder.close()
+            await wire.close()
         await self._endings.close()
+        await asyncio.gather(*(watch.stop() for watch in self._watches))
         await asyncio.gather(self._wire.close(), self._event_wire.close())
 
     async def __aenter__(self) -> Queue:
@@ -317,12 +302,6 @@ class Queue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _known_id(job_id: str) -> str:
-    if not isinstance(job_id, str):
-        raise InvalidInput(f"job_id must be text, not {type(job_id).__name__}")
-    return check_text("job_id", job_id, MAX_NAME)
 
 
 def _ending(job: JobSnapshot) -> Any:

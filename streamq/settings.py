@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dead_cap: Dead letters that a queue keeps.
         log_cap: Lines that a job's own log keeps.
         timeout: How long one answer of Redis may take.
+        durable_replicas: Replicas that must have a job before an add with `durable=True` returns.
+        durable_timeout: How long such an add waits for disk and replicas.
         threads: Threads for plain-function processors; None is the worker's concurrency.
     """
 
@@ -53,13 +55,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dead_cap: int = 10_000
     log_cap: int = 1_000
     timeout: float = 5.0
+    durable_replicas: int = 0
+    durable_timeout: float = 2.0
     threads: int | None = None
     keep_completed: Retention = KEEP_COMPLETED
     keep_failed: Retention = KEEP_FAILED
 
     def __post_init__(self) -> None:
         low = {"concurrency": 1, "attempts": 1, "max_stalls": 1, "max_payload": 1, "events_cap": 1, "dead_cap": 1}
-        for name, least in {**low, "lease": 0.5, "timeout": 0.1, "retry_delay": 0, "grace": 0}.items():
+        low.update(durable_replicas=0, retry_delay=0, grace=0)
+        for name, least in {**low, "lease": 0.5, "timeout": 0.1, "durable_timeout": 0.001}.items():
             if not getattr(self, name) >= least:
                 raise InvalidInput(f"{name} must be at least {least}, not {getattr(self, name)!r}")
 

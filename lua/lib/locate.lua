@@ -1,22 +1,27 @@
+-- A job's record as a table, or nil.
+local function read_record(base, id)
+  local flat = redis.call('HGETALL', base .. ':job:' .. id)
+  if #flat == 0 then
+    return nil
+  end
+  local record = {}
+  for at = 1, #flat, 2 do
+    record[flat[at]] = flat[at + 1]
+  end
+  return record
+end
+
 -- Finds a job by its id: where it is, and what its record and its entry say.
 -- Returns {state, lane, entry or nil, entry's parts or nil, its record as a table or nil}; nil if it is unknown.
 local function locate(base, id)
-  local job_key = base .. ':job:' .. id
-  local flat = redis.call('HGETALL', job_key)
-  local record = nil
-  if #flat > 0 then
-    record = {}
-    for at = 1, #flat, 2 do
-      record[flat[at]] = flat[at + 1]
-    end
-  end
+  local record = read_record(base, id)
   if record and record.s and record.s ~= 'q' then
     local names = { d = 'delayed', c = 'completed', f = 'failed', x = 'cancelled' }
     return { state = names[record.s], lane = record.p, record = record }
   end
   local entry = record and record.e
   if not entry then
-    if not string.match(id, '^%d+$') then
+    if #id > 16 or not string.match(id, '^[1-9]%d*$') then
       return nil
     end
     entry = id .. '-0'

@@ -11,13 +11,15 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 
+from streamq._engine.durable import Confirmation
 from streamq._engine.store import Store
 from streamq._engine.transitions import Added, NewJob, added
-from streamq.errors import StoreError, StoreUnavailable
+from streamq.errors import QueueFull, StoreError, StoreUnavailable
 
 CALL_JOBS = 1_000
 """Jobs that one script call adds at most: a few milliseconds of the server's time."""
 CALL_BYTES = 4 * 1_048_576
+CONFIRM_TRIES = 3
 LEAST_WAIT = 0.1
 """Seconds that a call gets even when those who wait for it have waited long."""
 
@@ -34,10 +36,10 @@ class _Unit:
 
 
 class Adder:
-    """The one producer of a `Queue` object."""
+    """A producer of a `Queue` object. With a confirmation, each call also waits until what it added is safe."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, confirmation: Confirmation | None = None) -> None:
+        self._store, self._confirmation = store, confirmation
         self._nonce = secrets.token_hex(8)
         self._number = 0
         self._busy = False
@@ -77,21 +79,36 @@ class Adder:
                 jobs = [job for unit in units for job in unit.jobs]
                 left = units[0].deadline - asyncio.get_running_loop().time()
                 try:
-                    ids = await self._call(jobs, max(left, LEAST_WAIT))
+                    self._give(units, await self._call(jobs, max(left, LEAST_WAIT)))
+                except QueueFull as error:
+                    # Together they are too many: those that fit one by one are taken.
+                    await self._call_each(units, error)
                 except StoreError as error:
-                    for unit in units:
-                        if not unit.done.done():
-                            unit.done.set_exception(type(error)(*error.args))
-                    continue
-                at = 0
-                for unit in units:
-                    if not unit.done.done():
-                        unit.done.set_result(ids[at : at + len(unit.jobs)])
-                    at += len(unit.jobs)
+                    _refuse(units, error)
         finally:
             self._busy = False
             for unit in self._pending:  # only if this task was cancelled
                 unit.done.cancel()
+
+    async def _call_each(self, units: list[_Unit], error: QueueFull) -> None:
+        if len(units) == 1:
+            _refuse(units, error)
+            return
+        for unit in units:
+            if unit.done.done():
+                continue
+            left = unit.deadline - asyncio.get_running_loop().time()
+            try:
+                self._give([unit], await self._call(unit.jobs, max(left, LEAST_WAIT)))
+            except StoreError as its_own:
+                _refuse([unit], its_own)
+
+    def _give(self, units: list[_Unit], ids: list[Added]) -> None:
+        at = 0
+        for unit in units:
+            if not unit.done.done():
+                unit.done.set_result(ids[at : at + len(unit.jobs)])
+            at += len(unit.jobs)
 
     def _take(self) -> list[_Unit]:
         units: list[_Unit] = []
@@ -111,10 +128,20 @@ class Adder:
         if not jobs:
             return []
         self._number += 1
-        reply = await self._store.add(self._nonce, self._number, jobs, within=within)
-        if reply[0] == -1:
-            raise StoreUnavailable("a later call of this producer overtook this one")
-        return added(jobs, reply)
+        for _ in range(CONFIRM_TRIES):
+            if self._confirmation is not None:
+                await self._confirmation.prepare()
+            connects = self._store.wire.connects
+            reply = await self._store.add(self._nonce, self._number, jobs, within=within)
+            if reply[0] == -1:
+                raise StoreUnavailable("a later call of this producer overtook this one")
+            if self._confirmation is None:
+                return added(jobs, reply)
+            await self._confirmation.confirm()
+            if self._store.wire.connects == connects:
+                return added(jobs, reply)
+            # A connection was lost on the way, and the server behind the new one may know nothing of this: ask again.
+        raise StoreUnavailable("the jobs were added, but Redis could not be asked whether they are safe")
 
     async def _add_in_parts(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Stage a large batch where no worker sees it, then commit it: all or none, and no long script."""
@@ -123,6 +150,8 @@ class Adder:
         for part in _parts(jobs):
             await self._store.stage(batch, parts, part)
             parts += 1
+        if self._confirmation is not None:
+            await self._confirmation.prepare()
         found: list[Added] = []
         number, more = 0, 1
         while more:
@@ -138,12 +167,20 @@ class Adder:
             count = min(CALL_JOBS, len(jobs) - len(found))
             for i, job in enumerate(jobs[len(found) : len(found) + count]):
                 found.append(Added(job.job_id or str(first + i), i + 1 not in known))
+        if self._confirmation is not None:
+            await self._confirmation.confirm()
         return found
 
     async def close(self) -> None:
         """Wait for what is pending."""
         if self._flusher is not None:
             await asyncio.gather(self._flusher, return_exceptions=True)
+
+
+def _refuse(units: list[_Unit], error: StoreError) -> None:
+    for unit in units:
+        if not unit.done.done():
+            unit.done.set_exception(type(error)(*error.args))
 
 
 def _parts(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:

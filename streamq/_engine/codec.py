@@ -34,6 +34,9 @@ class EnvelopeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     t: float | None = None
     c: Retention | None = None
     f: Retention | None = None
+    x: float | None = None
+    g: tuple[str, ...] = ()
+    h: dict[str, str] | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -167,10 +170,25 @@ def decode_envelope(body: bytes) -> Envelope:
     return envelope
 
 
+def encode_text(text: str) -> bytes:
+    """Return a job's name or an error's type as it is encoded inside; the scripts compare such bytes."""
+    return _encoder.encode(text)
+
+
+def matches(envelope: bytes, name: bytes, error: bytes, kind: bytes) -> bool:
+    """Whether a job has this name and its error this type, both from `encode_text`; empty ones match all.
+
+    Mirrors `lua/lib/match.lua`: a name comes after the array's head and the schema number, a type after the head.
+    """
+    return envelope.startswith(name, 2) and error.startswith(kind, 1)
+
+
 def envelope_options(options: JobOptions) -> EnvelopeOptions | None:
     """Return what of `options` travels with the job; None if nothing does."""
-    timeout = options.timeout_seconds
-    found = EnvelopeOptions(options.attempts, options.backoff, timeout, options.keep_completed, options.keep_failed)
+    found = EnvelopeOptions(
+        options.attempts, options.backoff, options.timeout_seconds, options.keep_completed, options.keep_failed,
+        options.expires_seconds, tuple(options.tags), dict(options.headers) if options.headers else None,
+    )  # fmt: skip
     return None if found == _NO_OPTIONS else found
 
 

@@ -47,3 +47,13 @@ def wake(base: str) -> str:
 def log(base: str, job_id: str) -> str:
     """List, capped: a job's own log lines."""
     return f"{base}:log:{job_id}"
+
+
+def follow(base: str, job_id: str) -> str:
+    """String with a TTL: somebody follows the job's log, so its lines are announced."""
+    return f"{base}:follow:{job_id}"
+
+
+def schedules(base: str) -> str:
+    """Sorted set: each schedule, and when a worker is to look at it."""
+    return f"{base}:schedules"

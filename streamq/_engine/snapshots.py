@@ -15,8 +15,9 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
     try:
         envelope = codec.decode_envelope(stored.envelope)
         name, data = envelope.name, codec.decode(bytes(envelope.data))
+        options = envelope.options
     except codec.BadEnvelope:
-        name, data = "", None
+        name, data, options = "", None, None
     record = stored.record
     return JobSnapshot(
         id=job_id,
@@ -35,6 +36,8 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         started_at=moment(stored.started_ms),
         finished_at=moment(stored.number("f")) if stored.state in ("completed", "failed", "cancelled") else None,
         run_at=moment(stored.number("u")) if stored.state == "delayed" else None,
+        tags=options.g if options is not None else (),
+        headers=(options.h or {}) if options is not None else {},
     )
 
 

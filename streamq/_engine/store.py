@@ -9,7 +9,6 @@ knows what it holds.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import time
 from collections.abc import Sequence
@@ -18,11 +17,12 @@ from typing import Any
 import hiredis
 
 from streamq._engine import keys, scripts
-from streamq._engine.transitions import Arg, NewJob, Outcome, QueueCounts, StoredJob, TickArgs, TickReply
+from streamq._engine.operators import UNCHANGED as UNCHANGED
+from streamq._engine.operators import OperatorTransitions
+from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
-from streamq.errors import StoreError, StoreRefused, StoreUnavailable
+from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
 from streamq.observer import NOBODY, Observer
-from streamq.policy import RateLimit
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq.store")
@@ -34,16 +34,11 @@ PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN
 """Redis errors that pass by themselves, and before which nothing was written."""
 
 
-class Unchanged(enum.Enum):
-    """Stands for a limit that is left as it is, where None would lift it."""
-
-    UNCHANGED = enum.auto()
+FULL = -4
+"""How `add` and `commit` begin a reply that says that the queue has no room."""
 
 
-UNCHANGED = Unchanged.UNCHANGED
-
-
-class Store:
+class Store(OperatorTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
     def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:
@@ -61,7 +56,7 @@ class Store:
         args: list[Arg] = [nonce, number, self.settings.events_cap]
         for job in jobs:
             args.extend(job)
-        return await self._repeat("add", args, within=within)  # type: ignore[no-any-return]
+        return self._if_taken(await self._repeat("add", args, within=within))
 
     async def stage(self, batch: str, before: int, jobs: Sequence[NewJob]) -> None:
         """Hold part of a large batch aside; `before` is the number of parts staged before this one."""
@@ -73,7 +68,12 @@ class Store:
     async def commit(self, nonce: str, number: int, batch: str, parts: int | None) -> list[int]:
         """Move a part of a staged batch into the queue; see `lua/commit.lua` for the reply."""
         args: list[Arg] = [nonce, number, self.settings.events_cap, batch, "" if parts is None else parts]
-        return await self._repeat("commit", args)  # type: ignore[no-any-return]
+        return self._if_taken(await self._repeat("commit", args))
+
+    def _if_taken(self, reply: list[int]) -> list[int]:
+        if reply[0] == FULL:
+            raise QueueFull(self.queue, reply[1], reply[2])
+        return reply
 
     # Workers ----------------------------------------------------------------------------------------------------------
 
@@ -131,45 +131,12 @@ class Store:
 
     async def log(self, lane: int, entry: str, job_id: str, line: str) -> bool:
         """Add a line to an active job's log; False if the lease has moved on."""
-        return bool(await self._repeat("log", [lane, entry, job_id, line, self.settings.log_cap]))
+        caps = self.settings.log_cap, self.settings.events_cap
+        return bool(await self._repeat("log", [lane, entry, job_id, line, *caps]))
 
     async def wake(self) -> None:
         """Make one idle worker tick now."""
         await self._repeat("wake", [])
-
-    # Operators --------------------------------------------------------------------------------------------------------
-
-    async def get(self, job_id: str) -> StoredJob | None:
-        """Read one job."""
-        reply = await self._repeat("get", [job_id])
-        return None if reply is None else StoredJob.read(reply)
-
-    async def stats(self) -> QueueCounts:
-        """Count the queue's jobs by state."""
-        return QueueCounts.read(await self._repeat("stats", []))
-
-    async def pause(self) -> bool:
-        """Stop claiming; False if it was paused already."""
-        return bool(await self._repeat("pause", [self.settings.events_cap]))
-
-    async def resume(self) -> bool:
-        """Claim again; False if it was not paused."""
-        return bool(await self._repeat("resume", [self.settings.events_cap]))
-
-    async def limit(self, rate: RateLimit | Unchanged | None, max_active: int | Unchanged | None) -> None:
-        """Set the queue's rate limit and how many jobs may run at once; None lifts a limit."""
-        said: list[Arg] = ["", 0] if isinstance(rate, Unchanged) else ["0", 0]
-        if isinstance(rate, RateLimit):
-            said = [rate.max, rate.per_ms]
-        await self._repeat("limit", [*said, "" if isinstance(max_active, Unchanged) else max_active or 0])
-
-    async def retry(self, job_id: str) -> str:
-        """Put a failed job back into its lane; returns `waiting`, `unknown`, or the state that forbids it."""
-        return str((await self._repeat("retry", [job_id, self.settings.events_cap])).decode())
-
-    async def remove(self, job_id: str) -> str:
-        """Remove a job that is not running; returns `removed`, `unknown` or `active`."""
-        return str((await self._repeat("remove", [job_id, self.settings.events_cap])).decode())
 
     # The one point ----------------------------------------------------------------------------------------------------
 

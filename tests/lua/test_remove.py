@@ -56,10 +56,10 @@ async def test_a_removed_job_is_never_claimed(bench: Bench) -> None:
     assert await bench.claim(want=5) == []
 
 
-async def test_the_dead_letter_of_a_removed_job_stays(bench: Bench) -> None:
-    claim = await bench.ended("fail")
+async def test_the_dead_letter_of_a_removed_job_goes_and_no_other_one(bench: Bench) -> None:
+    claim, other = await bench.ended("fail"), await bench.ended("fail")
     await bench.store.remove(claim.job_id)
-    assert len(bench.dead_letters()) == 1
+    assert [letter["j"] for letter in bench.dead_letters()] == [other.job_id.encode()]
 
 
 async def test_a_custom_id_is_free_again(bench: Bench) -> None:

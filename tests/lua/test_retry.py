@@ -12,7 +12,7 @@ async def test_a_failed_job_waits_again_in_its_own_lane(bench: Bench, own_id: st
     claim = await bench.ended("fail", own_id, lane=2, body=envelope("work", [1]))
     bench.redis.hset(bench.key(f"job:{claim.job_id}"), mapping={"k": 2, "g": b"\x05"})
     other = await bench.add(lane=2)
-    assert await bench.store.retry(claim.job_id) == "waiting"
+    assert await bench.store.retry(claim.job_id) == "retried"
     assert bench.scores("failed") == {}
     (first, _), (entry, parts) = bench.lane(2)
     assert first == f"{other}-0"

@@ -1,0 +1,12 @@
+-- Puts a job that has a record, its envelope in it, at the end of its lane under a new entry.
+local function line_up(base, id, lane, now)
+  local entry = next_number(base)
+  redis.call('XADD', base .. ':lane:' .. lane, entry, 'j', id, 't', now)
+  redis.call('HSET', base .. ':job:' .. id, 's', 'q', 'e', entry)
+end
+
+local function wake_unless_paused(base)
+  if redis.call('HEXISTS', base .. ':meta', 'paused') == 0 then
+    wake(base)
+  end
+end

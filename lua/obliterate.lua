@@ -1,0 +1,59 @@
+#!lua flags=allow-oom
+-- obliterate: a queue -> nothing but its counter (ids are never given out twice) and the event that says so.
+-- KEYS     1 queue base
+-- ARGV     1 "1": even while jobs run; their outcomes are then stale  2 how many jobs at most in this call
+--          3 cap of the event stream
+-- RETURNS  {"active", how many run}: nothing was written | {"more", jobs that went in this call} | {"done", the same}
+-- RACES    tick: the first call pauses the queue, so nothing starts from there on until all is gone. A worker that was
+--          at it signs in again with its next tick. Safe to call again: it goes on where it was left.
+-- @include lib/events
+-- @include lib/lane
+-- @include lib/discard
+local base, force, limit, cap = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
+local active = 0
+for lane = 1, 4 do
+  local pending = redis.pcall('XPENDING', base .. ':lane:' .. lane, 'w')
+  active = active + (pending.err and 0 or pending[1])
+end
+if active > 0 and not force then
+  return { 'active', active }
+end
+redis.call('HSET', base .. ':meta', 'paused', '1')
+local gone = 0
+for lane = 1, 4 do
+  local lane_key, entries, ids = base .. ':lane:' .. lane, {}, {}
+  each_entry(lane_key, '-', '+', false, function(entry, parts)
+    if gone >= limit then
+      return false
+    end
+    gone = gone + 1
+    entries[#entries + 1] = entry
+    ids[#ids + 1] = parts.j or string.match(entry, '^%d+')
+    return true
+  end)
+  in_parts('XDEL', lane_key, entries)
+  forget(base, ids)
+end
+for _, set in ipairs({ 'delayed', 'completed', 'failed', 'cancelled' }) do
+  if gone < limit then
+    local ids = redis.call('ZRANGE', base .. ':' .. set, 0, limit - gone - 1)
+    in_parts('ZREM', base .. ':' .. set, ids)
+    forget(base, ids)
+    gone = gone + #ids
+  end
+end
+if gone >= limit then
+  return { 'more', gone }
+end
+for _, batch in ipairs(redis.call('ZRANGE', base .. ':batches', 0, -1)) do
+  redis.call('UNLINK', base .. ':batch:' .. batch, base .. ':batch:' .. batch .. ':parts')
+end
+for _, schedule in ipairs(redis.call('ZRANGE', base .. ':schedules', 0, -1)) do
+  redis.call('UNLINK', base .. ':schedule:' .. schedule)
+end
+for _, rest in ipairs({ 'lane:1', 'lane:2', 'lane:3', 'lane:4', 'batches', 'schedules', 'dead', 'events', 'meta', 'starts',
+  'workers', 'wake' }) do
+  redis.call('UNLINK', base .. ':' .. rest)
+end
+publish(base, cap, 'obliterated', { '' })
+return { 'done', gone }

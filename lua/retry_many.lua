@@ -1,0 +1,47 @@
+#!lua
+-- retry_many: failed | completed jobs that match -> waiting, as retry does each.
+-- KEYS     1 queue base
+-- ARGV     1 state  2 "" | the cutoff of the reply before  3 the cursor of the reply before, or 0
+--          4 how many at most in this call  5 "" | a job name, encoded  6 "" | an error's type, encoded
+--          7 cap of the event stream
+-- RETURNS  {cutoff ms, cursor ("": all were looked at), ids …}
+-- RACES    a job that fails again between two calls is younger than the cutoff, so it is not retried again.
+-- @include lib/clock
+-- @include lib/wake
+-- @include lib/events
+-- @include lib/record
+-- @include lib/entry
+-- @include lib/match
+-- @include lib/lineup
+-- @include lib/revive
+local base, state, cutoff, from, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local name, kind, cap = ARGV[5], ARGV[6], ARGV[7]
+local LOOK = 300
+local now = now_ms()
+cutoff = cutoff or now
+local looked = redis.call('ZRANGE', base .. ':' .. state, from, from + LOOK - 1, 'WITHSCORES')
+local ids, kept, done = {}, 0, #looked < 2 * LOOK
+for at = 1, #looked, 2 do
+  if #ids >= limit then
+    done = false
+    break
+  end
+  if tonumber(looked[at + 1]) > cutoff then
+    done = true
+    break
+  end
+  local id = looked[at]
+  local key = base .. ':job:' .. id
+  local lane, letter, err = unpack(redis.call('HMGET', key, 'p', 'q', 'x'))
+  if has_kind(err, kind) and (name == '' or has_name(record_envelope(key), name)) then
+    ids[#ids + 1] = id
+    revive(base, id, { p = lane, q = letter }, state, now)
+  else
+    kept = kept + 1
+  end
+end
+publish(base, cap, 'added', ids)
+if #ids > 0 then
+  wake_unless_paused(base)
+end
+return { string.format('%.0f', cutoff), done and '' or tostring(from + kept), unpack(ids) }
