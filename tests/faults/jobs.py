@@ -160,6 +160,14 @@ async def gate(job: ActiveJob[Any]) -> Any:
     return job.data.get("value")
 
 
+@processors.register("retry-after")
+@recorded
+async def retry_after(job: ActiveJob[list[float]]) -> None:
+    """Ask for the retry after attempt n in `data[n - 1]` seconds."""
+    if job.attempt <= len(job.data):
+        raise RetryAfter(job.data[job.attempt - 1])
+
+
 # Failures of every kind --------------------------------------------------------------------------------------------
 
 
