@@ -39,6 +39,8 @@ members = Table(
     Column("status", String(16), nullable=False, default="active"),
     Column("joined_on", Date, nullable=False),
     Column("created_at", UtcTime, nullable=False, default=now),
+    Column("updated_at", UtcTime, nullable=False, default=now, onupdate=now),
+    Index("ix_members_updated_at", "updated_at", "id"),
 )
 
 accounts = Table(
@@ -51,6 +53,8 @@ accounts = Table(
     Column("status", String(16), nullable=False, default="open"),
     Column("opened_on", Date, nullable=False),
     Column("created_at", UtcTime, nullable=False, default=now),
+    Column("updated_at", UtcTime, nullable=False, default=now, onupdate=now),
+    Index("ix_accounts_updated_at", "updated_at", "id"),
 )
 
 transactions = Table(
@@ -64,6 +68,7 @@ transactions = Table(
     Column("job_id", String(200)),
     Column("created_at", UtcTime, nullable=False, default=now),
     Index("ix_transactions_booked_on", "booked_on"),
+    Index("ix_transactions_created_at", "created_at", "id"),
     sqlite_with_rowid=False,
 )
 

@@ -65,15 +65,21 @@ def postgres() -> Iterator[tuple[Path, list[str], Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def postgres_url(postgres: tuple[Path, list[str], Path]) -> str:
+    """The URL of an empty PostgreSQL database."""
+    programs, prefix, folder = postgres
+    name = f"ledger_{uuid.uuid4().hex}"
+    subprocess.run([*prefix, programs / "createdb", "-h", folder, "-U", "bank", name], check=True, cwd="/", timeout=60)
+    return f"postgresql://bank@/{name}?host={folder}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, once on each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/ledger.db"
-    programs, prefix, folder = request.getfixturevalue("postgres")
-    name = f"ledger_{uuid.uuid4().hex}"
-    subprocess.run([*prefix, programs / "createdb", "-h", folder, "-U", "bank", name], check=True, cwd="/", timeout=60)
-    return f"postgresql://bank@/{name}?host={folder}"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture
