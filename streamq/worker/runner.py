@@ -30,10 +30,13 @@ log = logging.getLogger("streamq.worker")
 class Attempt:
     """One claim being run."""
 
-    __slots__ = ("claim", "ended", "released", "task")
+    __slots__ = ("claim", "claimed_at", "ended", "released", "started_at", "task")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.claimed_at = time.monotonic()
+        self.started_at = 0.0
+        """When it got a slot (monotonic seconds); 0 before."""
         self.task: asyncio.Task[None] | None = None
         self.ended = False
         """Whether its outcome has been taken."""

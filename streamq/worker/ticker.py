@@ -2,8 +2,9 @@
 
 Its life, turn by turn:
 1. What has ended since the last tick is settled by the next one, which also claims as many jobs as there is room for.
+   Under load two ticks are under way: the server works on one while this process works on what the other brought.
 2. With nothing to settle and nothing to claim it parks: on a second connection it waits for the queue's wake token, and
-   the tick behind it claims in the same breath. The room that the parked tick may fill is reserved meanwhile.
+   the tick behind it claims in the same breath. The room that a tick may fill is reserved while it is under way.
 3. While parked it sleeps until something is due (then it wakes a parked worker), or an attempt ends (then it ticks on
    the first connection).
 4. After a tick that failed nobody knows whether it ran, so its outcomes are sent again, and the worker asks for all
@@ -17,15 +18,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
 from streamq._engine.store import UNCHANGED, Store
-from streamq._engine.transitions import Claim, Outcome, TickArgs, TickReply
+from streamq._engine.transitions import TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError
 from streamq.policy import RateLimit
 from streamq.settings import Settings
+from streamq.worker.holdings import OVERDUE, Holdings
 from streamq.worker.runner import Attempt, Runner
 
 log = logging.getLogger("streamq.worker")
@@ -34,8 +35,9 @@ LONGEST_PARK = 5.0
 """Seconds that a parked worker waits at the server before it looks again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between ticks that fail: from, up to."""
-OUTCOMES_PER_TICK = 500
-CLAIMS_PER_TICK = 500
+TICK_JOBS = 100
+"""Jobs that one tick claims at most, and outcomes that it settles: about two milliseconds of the server's time."""
+TICKS_UNDER_WAY = 2
 
 
 class Ticker:
@@ -56,37 +58,43 @@ class Ticker:
             worker, round(settings.lease * 1000), settings.max_stalls, settings.events_cap, settings.dead_cap
         )
         self._runner = runner_of(self)
+        self._holdings = Holdings(settings.concurrency, self._runner.start)
         self._limiter = limiter
-        self._mine: dict[str, Attempt] = {}
-        self._outcomes: list[Outcome] = []
-        self._suspects: deque[Attempt] = deque()
-        self._suspect: Attempt | None = None
         self._changed = asyncio.Event()
+        self._ticks: set[asyncio.Task[None]] = set()
         self._parked: asyncio.Task[TickReply] | None = None
-        self._reserved = 0
+        self._parked_want = 0
         self._hungry = True
         self._list_held = False
+        self._list_held_at = time.monotonic() + settings.lease
+        """When to look for claims whose reply never came: a tick may run long after its connection was given up."""
         self._due_at: float | None = None
+        self._pause = 0.0
+        self._pause_until = 0.0
         self._stopping = False
         self.last_tick_at: float | None = None
         """When a tick last succeeded (monotonic seconds); None before the first."""
         self.first_tick = asyncio.Event()
         self.stale_outcomes = 0
+        self.hand_schedules: Callable[[list[str]], None] = lambda ids: None
+        """Takes the schedules that a tick found due; must not wait."""
 
     @property
     def running(self) -> int:
         """How many claimed jobs have not ended."""
-        return len(self._mine) - len(self._outcomes)
+        return self._holdings.unfinished
 
-    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take the outcome of an attempt; the runner calls this once for each."""
-        if attempt.ended:
-            return
-        attempt.ended = True
-        if attempt is self._suspect:
-            self._suspect = None
-        self._outcomes.append(outcome)
-        self._changed.set()
+    def finished(self, attempt: Attempt, outcome: object) -> None:
+        """Take the outcome of an attempt; the runner calls this when it has ended."""
+        if self._holdings.finished(attempt, outcome):  # type: ignore[arg-type]
+            self._changed.set()
+
+    def look_in(self, seconds: float) -> None:
+        """Tick in so many seconds at the latest: something that no tick has told of is due then."""
+        at = time.monotonic() + seconds
+        if self._due_at is None or at < self._due_at:
+            self._due_at = at
+            self._changed.set()
 
     # The turns --------------------------------------------------------------------------------------------------------
 
@@ -102,173 +110,196 @@ class Ticker:
                 await self._store.limit(self._limiter, UNCHANGED)
                 self._limiter = None
             except StoreError as error:
-                await self._pause_after(error)
+                self._failed(error)
+                await asyncio.sleep(self._pause)
         while not self._stopping:
-            await self.turn()
+            await self._turn()
 
-    async def turn(self) -> None:
-        """Do the next thing: tick, or wait for a reason to."""
+    async def _turn(self) -> None:
+        """Start ticks for which there is reason, then wait until there is another."""
         self._changed.clear()
-        want = 0 if self._stopping else min(self._room(), CLAIMS_PER_TICK)
-        mark = self._next_suspect()
-        if self._outcomes or self._list_held or mark is not None or (want and self._hungry):
-            await self._tick(want, mark)
-            if self._mine:
-                # Lets what was just claimed run: outcomes of short jobs go with the very next tick.
-                await asyncio.sleep(0)
-            return
-        await self._wait(want)
+        if self._parked is not None and self._parked.done():
+            self._unpark()
+        holdings = self._holdings
+        if time.monotonic() >= self._list_held_at:
+            self._list_held = True
+        if self._list_held and self._parked is not None:
+            await self._end_parking()  # or what it claims meanwhile would be found twice
+        for attempt in holdings.overdue():
+            self.finished(attempt, self._runner.verdicts.released(attempt.claim, counter=""))
+        while len(self._ticks) < TICKS_UNDER_WAY and time.monotonic() >= self._pause_until:
+            want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
+            mark = holdings.next_suspect() if not self._stopping else None
+            hungry = want and self._hungry
+            if self._ticks and not mark and len(holdings.outcomes) + (want if hungry else 0) < TICK_JOBS // 2:
+                break  # too little for a second tick: it will go with the next
+            if not (holdings.outcomes or self._list_held or mark or hungry):
+                break
+            self._start_tick(want, mark)
+        await self._wait(0 if self._stopping else holdings.room())
 
-    def _room(self) -> int:
-        return self._settings.concurrency - len(self._mine) + len(self._outcomes) - self._reserved
+    def _start_tick(self, want: int, mark: Attempt | None) -> None:
+        self._holdings.reserved += want
+        self._ticks.add(asyncio.get_running_loop().create_task(self._run_tick(want, mark)))
+
+    async def _run_tick(self, want: int, mark: Attempt | None) -> None:
+        try:
+            await self._tick(want, mark)
+        finally:
+            self._ticks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._changed.set()
 
     async def _tick(self, want: int, mark: Attempt | None) -> None:
-        outcomes, self._outcomes = self._outcomes[:OUTCOMES_PER_TICK], self._outcomes[OUTCOMES_PER_TICK:]
+        holdings = self._holdings
+        outcomes = holdings.take_outcomes(TICK_JOBS * 2)
+        list_held, self._list_held = self._list_held, False
+        if list_held:
+            self._list_held_at = time.monotonic() + self._settings.lease
         marks = () if mark is None else (mark.claim.job_id,)
-        list_held = self._list_held
         try:
             reply = await self._store.tick(self._args, want, outcomes, list_held=list_held, marks=marks)
         except BaseException as error:
-            self._outcomes = outcomes + self._outcomes
+            holdings.reserved -= want
+            holdings.put_back(outcomes)
             self._list_held = True
             if mark is not None:
-                self._suspects.appendleft(mark)
-                self._suspect = None
-            if isinstance(error, StoreError):
-                await self._pause_after(error)
-                return
-            raise
-        self._pause = FIRST_PAUSE
+                holdings.unmarked(mark)
+            if not isinstance(error, Exception):
+                raise
+            if not isinstance(error, StoreError):
+                log.exception("a tick of queue %s failed", self._store.queue)
+            self._failed(error)
+            return
+        holdings.reserved -= want
+        holdings.settled(outcomes)
         for at in reply.stale:
-            stale = outcomes[int(at)]
             if not list_held:  # else it may be our own, settled by the tick whose reply was lost
                 self.stale_outcomes += 1
+                stale = outcomes[int(at)]
                 log.warning("job %s: its lease had moved on when it ended (%s); dropped", stale.job_id, stale.kind)
-        for outcome in outcomes:
-            self._mine.pop(outcome.entry, None)
-        if list_held:
-            self._list_held = False
         self._take(reply, want)
         if mark is not None:
-            self._runner.start(mark)
-
-    _pause = FIRST_PAUSE
-
-    async def _pause_after(self, error: StoreError) -> None:
-        log.warning("queue %s: Redis is away, again in %.2f s: %s", self._store.queue, self._pause, error)
-        await asyncio.sleep(self._pause)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            holdings.run(mark)
 
     def _take(self, reply: TickReply, want: int) -> None:
         """Start what a tick brought, and note what it says about the time to come."""
         now = time.monotonic()
+        self._pause = 0.0
         self.last_tick_at = now
         self.first_tick.set()
         self._runner.clock_offset_ms = reply.now_ms - now * 1000
         self._due_at = None if reply.next_ms < 0 else now + reply.next_ms / 1000
         self._hungry = (want > 0 and len(reply.claimed) >= want) or reply.next_ms == 0
+        self._holdings.limited = reply.limited
         if reply.requeued:
             log.warning("queue %s: %d jobs of lost workers taken back", self._store.queue, reply.requeued)
-        for claim in reply.claimed:
-            self._start(claim)
-        for claim in reply.held:
-            if claim.entry not in self._mine:
-                self._start(claim)
-
-    def _start(self, claim: Claim) -> None:
-        attempt = Attempt(claim)
-        self._mine[claim.entry] = attempt
+        self._holdings.take(reply.claimed)
+        self._holdings.take(reply.held)
+        if reply.schedules:
+            self.hand_schedules(reply.schedules)
         if self._stopping:
-            self.finished(attempt, self._runner.verdicts.released(claim))
-        elif claim.stalls:
-            self._suspects.append(attempt)
-        else:
-            self._runner.start(attempt)
+            self._give_back_idle_claims()
 
-    def _next_suspect(self) -> Attempt | None:
-        if self._suspect is None and self._suspects and not self._stopping:
-            self._suspect = self._suspects.popleft()
-            return self._suspect
-        return None
+    def _failed(self, error: Exception) -> None:
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._pause_until = time.monotonic() + self._pause
+        log.warning("queue %s: Redis is away, again in %.2f s: %s", self._store.queue, self._pause, error)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 
-    async def _wait(self, want: int) -> None:
-        """Park if there is room, and wait until there is a reason to tick."""
-        beat = min(LONGEST_PARK, self._settings.lease / 3)
-        if self._parked is None and want:
-            self._reserved = want
-            self._parked = asyncio.create_task(
-                self._store.park(self._parked_wire, self._args, want, block=beat), name="streamq-parked"
-            )
-        until = time.monotonic() + beat
-        due = self._due_at is not None and self._due_at <= until
-        if self._due_at is not None and due:
-            until = self._due_at
-        changed = asyncio.create_task(self._changed.wait())
-        try:
-            waits = {changed} if self._parked is None else {changed, self._parked}
-            await asyncio.wait(waits, timeout=max(until - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changed.cancel()
+    async def _wait(self, room: int) -> None:
+        """Park if there is room and nothing under way, and wait until there is a reason for another turn."""
         if self._parked is not None and self._parked.done():
-            await self._unpark()
-        elif not self._changed.is_set():
+            self._unpark()  # its reply came while the turn before was waiting for something else
+            return
+        now = time.monotonic()
+        beat = min(LONGEST_PARK, self._settings.lease / 3)
+        until, due = now + beat, False
+        if self._due_at is not None and self._due_at <= until:
+            until, due = self._due_at, True
+        if self._pause_until > now:
+            until, due = self._pause_until, False
+        elif self._parked is None and room > 0 and not self._ticks and not self._list_held:
+            self._park(room, beat)
+        if self._holdings.ready:
+            until = min(until, now + OVERDUE)
+        # Ended attempts, ended ticks and a parked tick's reply set `changed`; so does the clock.
+        rings: list[bool] = []
+
+        def ring() -> None:
+            rings.append(True)
+            self._changed.set()
+
+        alarm = asyncio.get_running_loop().call_later(max(until - now, 0), ring)
+        await self._changed.wait()
+        alarm.cancel()
+        if rings and self._pause_until <= now and not self._ticks and not (self._parked and self._parked.done()):
             await self._on_time(due)
 
     async def _on_time(self, due: bool) -> None:
         """Something is due, or nothing has been heard for a beat."""
         self._due_at = None
         if self._parked is None:
-            await self._tick(0, None)  # all slots are busy: still renew, sweep and promote
+            self._start_tick(0, None)  # all slots are busy: still renew, sweep and promote
         elif due:
             try:
                 await self._store.wake()
             except StoreError as error:
-                await self._pause_after(error)
+                self._failed(error)
 
-    async def _unpark(self) -> None:
+    def _park(self, want: int, block: float) -> None:
+        want = min(want, self._settings.concurrency, TICK_JOBS)
+        self._parked_want = want
+        self._holdings.reserved += want
+        parking = self._store.park(self._parked_wire, self._args, want, block=block)
+        self._parked = asyncio.create_task(parking, name="streamq-parked")
+        self._parked.add_done_callback(lambda _: self._changed.set())
+
+    def _unpark(self) -> None:
         """Take the reply of the parked tick."""
-        parked, want = self._parked, self._reserved
-        self._parked, self._reserved = None, 0
+        parked, want = self._parked, self._parked_want
+        self._parked, self._parked_want = None, 0
+        self._holdings.reserved -= want
         assert parked is not None  # noqa: S101 - the caller looked
         try:
             reply = parked.result()
         except StoreError as error:
             self._list_held = True
-            await self._pause_after(error)
+            self._failed(error)
             return
-        self._pause = FIRST_PAUSE
         self._take(reply, want)
 
     # Stopping ---------------------------------------------------------------------------------------------------------
 
     async def stop(self, grace: float, hurry: asyncio.Event) -> None:
-        """After `run` has returned: what ends within `grace` seconds or until `hurry`, hand the rest back, sign off.
+        """After `run`: settle what ends within `grace` seconds or until `hurry`, hand back the rest, sign off.
 
         Raises:
             StoreError: Redis was away to the end: what is left is requeued when the lease lapses.
         """
         self.quit()
         await self._end_parking()
-        for attempt in self._suspects:
-            self.finished(attempt, self._runner.verdicts.released(attempt.claim))
-        self._suspects.clear()
+        self._give_back_idle_claims()
         end = time.monotonic() + grace
+        hurried = asyncio.ensure_future(hurry.wait())
         while self.running and not hurry.is_set() and (left := end - time.monotonic()) > 0:
-            if self._outcomes or self._list_held:
-                await self._tick(0, None)
-                continue
             self._changed.clear()
-            waits = {asyncio.create_task(self._changed.wait()), asyncio.create_task(hurry.wait())}
-            await asyncio.wait(waits, timeout=min(left, self._settings.lease / 3), return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            if (self._holdings.outcomes or self._list_held) and not self._ticks:
+                self._start_tick(0, None)
+            changed = asyncio.ensure_future(self._changed.wait())
+            timeout = min(left, self._settings.lease / 3)
+            await asyncio.wait({changed, hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        hurried.cancel()
         await self._hand_back()
         await self._settle_all()
         held = await self._store.leave(self.worker)
         if held:
             log.warning("queue %s: %d jobs go to other workers at once", self._store.queue, held)
+
+    def _give_back_idle_claims(self) -> None:
+        for attempt in self._holdings.idle_claims():
+            self.finished(attempt, self._runner.verdicts.released(attempt.claim, counter=""))
 
     async def _end_parking(self) -> None:
         """Unblock the parked tick and take what it claims in its last moment, to hand it back."""
@@ -285,11 +316,11 @@ class Ticker:
         if not self._parked.done():
             self._parked_wire.drop("the worker stops")
             await asyncio.wait((self._parked,))
-        await self._unpark()
+        self._unpark()
 
     async def _hand_back(self) -> None:
         """Cancel what still runs and give it back to its lane; no attempt is used."""
-        left = [attempt for attempt in self._mine.values() if not attempt.ended]
+        left = [attempt for attempt in self._holdings.mine.values() if not attempt.ended]
         for attempt in left:
             attempt.released = True
             if attempt.task is not None:
@@ -302,7 +333,9 @@ class Ticker:
 
     async def _settle_all(self) -> None:
         end = time.monotonic() + self._settings.timeout
-        while self._outcomes or self._list_held:
-            await self._tick(0, None)
-            if time.monotonic() > end and (self._outcomes or self._list_held):
-                raise StoreError(f"{len(self._outcomes)} outcomes could not be settled before the end")
+        while self._ticks or self._holdings.outcomes or self._list_held:
+            if not self._ticks and time.monotonic() >= self._pause_until:
+                self._start_tick(0, None)
+            await asyncio.wait(self._ticks, timeout=1.0) if self._ticks else await asyncio.sleep(FIRST_PAUSE)
+            if time.monotonic() > end and (self._holdings.outcomes or self._list_held):
+                raise StoreError(f"{len(self._holdings.outcomes)} outcomes could not be settled before the end")
