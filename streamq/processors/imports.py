@@ -194,7 +194,8 @@ def _told(at: Standing, done: float | None) -> dict[str, Any]:
 
 async def _write_errors(ledger: Ledger, storage: Storage, key: str, job_id: str, count: int) -> GeneratedFile:
     """Write all errors of the import to a CSV file and record it. A repeat replaces it."""
-    name = f"imports/errors-{safe_part(key)}.csv"
+    job = ".".join(safe_part(part) for part in job_id.split("/"))
+    name = f"imports/errors-{job}-{key[-32:][:8]}.csv"  # the same job of another file gets another name
     loop = asyncio.get_running_loop()
 
     def write() -> Draft:
