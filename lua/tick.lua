@@ -4,6 +4,7 @@
 --   renew    this worker's lease
 --   sweep    active, its worker's lease lapsed -> waiting, or failed as poison
 --   promote  delayed and due -> waiting; part of a committed batch whose producer fell silent -> waiting
+--   hand_out schedules that are due -> this worker, to fire them
 --   retain   completed | failed, over the count or the age that are kept -> nothing
 --   claim    waiting -> active, lane by lane, oldest first, as far as pause and limits allow
 -- KEYS     1 queue base
@@ -20,7 +21,7 @@
 --           {lane, entries, …} claimed,
 --           {entry, job id, envelope, attempts, stalls, interruptions, releases, …} of those with a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
---           1 if the queue has a limit}
+--           1 if the queue has a limit, {ids of schedules that this worker is to fire}}
 -- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
 --          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
 -- @include lib/clock
@@ -35,6 +36,8 @@
 -- @include lib/settle
 -- @include lib/sweep
 -- @include lib/promote
+-- @include lib/schedules
+-- @include lib/hand_out
 -- @include lib/limits
 -- @include lib/claim
 local base, worker, lease_ms, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -60,6 +63,7 @@ local promoted = promote(turn)
 for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
   move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
 end
+local due = hand_out(turn)
 retain(turn)
 
 local may, next_at = 0, nil
@@ -79,9 +83,9 @@ if not paused and full and (want > 0 or promoted > 0 or taken_back > 0) or max_a
 end
 
 local next_ms = next_at and math.max(next_at - now, 0) or -1
-for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches' }) do
+for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches', base .. ':schedules' }) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if head[2] then
+  if head[2] and tonumber(head[2]) < PARKED then
     local wait = math.max(tonumber(head[2]) - now, 0)
     if next_ms < 0 or wait < next_ms then
       next_ms = wait
@@ -89,4 +93,4 @@ for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches
   end
 end
 local limited = (rate_max or max_active or hold_until) and 1 or 0
-return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited }
+return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due }

@@ -32,6 +32,7 @@ from streamq.listing import Listings
 from streamq.observer import NOBODY, Observer
 from streamq.operations import Operations, known_id, start_of
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
+from streamq.schedules import Schedules
 from streamq.settings import Settings
 
 NORMAL = int(Priority.NORMAL)
@@ -81,7 +82,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.waiting + self.active + self.completed + self.failed + self.delayed
 
 
-class Queue(Operations, BulkOperations, Listings, DeadLetters):
+class Queue(Operations, BulkOperations, Listings, DeadLetters, Schedules):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.

@@ -19,6 +19,7 @@ import hiredis
 from streamq._engine import keys, scripts
 from streamq._engine.operators import UNCHANGED as UNCHANGED
 from streamq._engine.operators import OperatorTransitions
+from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
@@ -38,7 +39,7 @@ FULL = -4
 """How `add` and `commit` begin a reply that says that the queue has no room."""
 
 
-class Store(OperatorTransitions):
+class Store(OperatorTransitions, ScheduleTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
     def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:

@@ -103,13 +103,17 @@ class TickReply(NamedTuple):
     held: list[Claim]
     requeued: int
     promoted: int
+    limited: bool
+    schedules: list[str]
 
     @classmethod
     def read(cls, reply: list[Any]) -> TickReply:
         """Read the reply of `tick`."""
-        now_ms, next_ms, stale, claimed, records, held, requeued, promoted = reply
+        now_ms, next_ms, stale, claimed, records, held, requeued, promoted, limited, due = reply
         known = {records[at]: records[at + 1 : at + 7] for at in range(0, len(records), 7)} if records else {}
-        return cls(now_ms, next_ms, stale, _claims(claimed, known), _claims(held, known), requeued, promoted)
+        claims, holds = _claims(claimed, known), _claims(held, known)
+        schedules = [schedule_id.decode() for schedule_id in due]
+        return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, bool(limited), schedules)
 
 
 def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:

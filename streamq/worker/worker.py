@@ -30,6 +30,7 @@ from streamq.processor import Processors, as_processors
 from streamq.settings import Settings
 from streamq.worker.lease import LeaseThread
 from streamq.worker.runner import Runner
+from streamq.worker.scheduler import Scheduler
 from streamq.worker.supervisor import supervise
 from streamq.worker.ticker import Ticker
 
@@ -72,6 +73,8 @@ class Worker:
         self._on_error = on_error or (lambda error: None)
         self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
+        self._scheduler = Scheduler(self._store, self._ticker.look_in)
+        self._ticker.hand_schedules = self._scheduler.hand
         self._grace = settings.grace
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -121,6 +124,10 @@ class Worker:
         ticking = asyncio.create_task(
             supervise(f"the ticker of queue {self.queue}", self._ticker.run, self._on_error), name="streamq-ticker"
         )
+        firing = asyncio.create_task(
+            supervise(f"the scheduler of queue {self.queue}", self._scheduler.run, self._on_error),
+            name="streamq-scheduler",
+        )
         try:
             try:
                 await self._stop.wait()
@@ -134,7 +141,7 @@ class Worker:
                 raise
             await self._ticker.stop(self._grace, self._hurry)
         finally:
-            for task in (ticking, beats):
+            for task in (ticking, firing, beats):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task

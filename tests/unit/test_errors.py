@@ -30,6 +30,10 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     (errors.ResultNotKept("17"), "job 17 completed, but its result was not kept (keep_completed)"),
     (errors.JobExpired("17", 61.5, 60.0), "job 17 expired: it waited 61.5 s, and was to start within 60 s"),
     (errors.StaleLease("17", "17-0"), "job 17: entry 17-0 is no longer ours"),
+    (
+        errors.ScheduleNotFound("nightly"),
+        "schedule nightly is unknown: it never existed, or was removed",
+    ),
     (errors.UnknownProcessor("no worker has a processor"), "no worker has a processor"),
     (errors.ResultNotEncodable("the result can't be encoded"), "the result can't be encoded"),
     (errors.ResultTooLarge("the result is too large"), "the result is too large"),

@@ -1,0 +1,27 @@
+-- A schedule's hash. Fields: spec what its slots are computed from, which only the workers read; timing a digest of what
+-- fixes them; anchor; next its next slot ("" if none follows); rev changes with everything that bears on a firing;
+-- lane and envelope of its jobs; overlap allow | skip | queue | cancel_previous; limit firings in all ("" none); fired,
+-- missed, skipped how many; last job id; waiting the slot that waits for the last job's end; paused; created.
+-- Its score in `schedules` is when a worker is to look at it. Times are milliseconds.
+local PARKED = 9000000000000000
+
+local function schedule_key(base, id)
+  return base .. ':schedule:' .. id
+end
+
+local function read_schedule(base, id)
+  local flat = redis.call('HGETALL', schedule_key(base, id))
+  if #flat == 0 then
+    return nil
+  end
+  local schedule = {}
+  for at = 1, #flat, 2 do
+    schedule[flat[at]] = flat[at + 1]
+  end
+  return schedule
+end
+
+-- When a worker is to look at it: at its next slot, unless there is none or it is paused.
+local function look_at(next_slot, paused)
+  return (paused or next_slot == '') and PARKED or tonumber(next_slot)
+end

@@ -1,0 +1,38 @@
+#!lua
+-- trigger: a schedule -> one job of it now, beside its slots.
+-- KEYS     1 queue base
+-- ARGV     1 schedule id  2 nonce of this call  3 cap of the event stream
+-- RETURNS  {the ms of the job, whose id is <schedule id>@<ms>}; {0} the schedule is unknown
+-- RACES    the same call again (its reply was lost): the first answer is repeated, nothing is added.
+-- @include lib/clock
+-- @include lib/wake
+-- @include lib/events
+-- @include lib/record
+-- @include lib/entry
+-- @include lib/locate
+-- @include lib/enqueue
+-- @include lib/producer
+-- @include lib/schedules
+-- @include lib/overlap
+local base, id, nonce, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local reply = answered(base, nonce, 1)
+if reply then
+  return reply
+end
+local schedule = read_schedule(base, id)
+if not schedule then
+  return { 0 }
+end
+local now = now_ms()
+local at, job_id = now, nil
+repeat
+  job_id = id .. '@' .. string.format('%.0f', at)
+  at = at + 1
+until redis.call('EXISTS', base .. ':job:' .. job_id) == 0
+enqueue(base, cap, now, { schedule.lane, '0', job_id, schedule.envelope }, 1)
+if not unended(base, schedule.last) then
+  redis.call('HSET', schedule_key(base, id), 'last', job_id)
+end
+reply = { at - 1 }
+remember(base, nonce, 1, reply)
+return reply
