@@ -18,9 +18,8 @@ async def digest(conn):
     """Fingerprint all that the seed decides."""
     sums = hashlib.sha256()
     for table in (tables.members, tables.accounts, tables.transactions, tables.postings, tables.recurring_transactions):
-        columns = [
-            c for c in table.c if c.name != "created_at" and not (table is tables.accounts and c.name == "opened_on")
-        ]
+        clocks = {"created_at", "updated_at"} | ({"opened_on"} if table is tables.accounts else set())
+        columns = [c for c in table.c if c.name not in clocks]
         for row in await conn.execute(select(*columns).order_by(*table.primary_key.columns)):
             sums.update(repr(tuple(row)).encode())
     return sums.hexdigest()
