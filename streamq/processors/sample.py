@@ -2,7 +2,7 @@
 
     python -m streamq.processors.sample sqlite:///bank.db
 
-Everything but `created_at` and `updated_at` follows from the seed. Money moves in date order and no account is overdrawn.
+Everything but `created_at` and `updated_at` follows from the seed. Money moves in date order; no account is overdrawn.
 """
 
 from __future__ import annotations
