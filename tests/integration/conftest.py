@@ -1,0 +1,75 @@
+"""A queue, and workers beside it, on a real server. Tests wait for events and results, never for time to pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+import redis
+
+from streamq import Queue, Settings, Worker
+from streamq.events import Event
+
+PATIENCE = 30.0
+"""Seconds after which a wait for something that must happen is a failure."""
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    """Settings with short waits."""
+    return Settings(redis_url=redis_url, lease=2.0, retry_delay=0.01, grace=10.0)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A plain client, to look behind the scenes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def queue(settings: Settings) -> AsyncIterator[Queue]:
+    """An empty queue."""
+    async with Queue("q", settings=settings) as queue:
+        yield queue
+
+
+class Bench:
+    """A queue with workers of its own."""
+
+    def __init__(self, queue: Queue, settings: Settings) -> None:
+        self.queue, self.settings = queue, settings
+
+    def worker(self, processors: Any, **options: Any) -> Worker:
+        """Make a worker of the queue; `async with` starts and stops it."""
+        return Worker(self.queue.name, processors, **{"settings": self.settings, **options})
+
+    async def happened(self, kind: str, job_id: str = "", *, times: int = 1) -> Event:
+        """Wait until this event has happened `times` times since the queue was made."""
+        async with asyncio.timeout(PATIENCE), aclosing(self.queue.events(after="0-0")) as events:
+            async for event in events:
+                if (event.kind, event.job_id) == (kind, job_id):
+                    times -= 1
+                    if not times:
+                        return event
+        raise AssertionError("events ended")
+
+    async def history(self, job_id: str, until: str) -> list[str]:
+        """Wait for a job's event `until` and return the kinds of all its events up to it."""
+        kinds: list[str] = []
+        async with asyncio.timeout(PATIENCE), aclosing(self.queue.events(after="0-0")) as events:
+            async for event in events:
+                if event.job_id == job_id:
+                    kinds.append(event.kind)
+                    if event.kind == until:
+                        break
+        return kinds
+
+
+@pytest.fixture
+def bench(queue: Queue, settings: Settings) -> Bench:
+    """The queue, and how to make workers of it."""
+    return Bench(queue, settings)
