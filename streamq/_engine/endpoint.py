@@ -63,9 +63,13 @@ class Endpoint:
         if self._sentinel_pool is not None:
             options["connection_pool"] = self._sentinel_pool
         connection: AbstractConnection = self._kind(**options)
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         try:
             async with asyncio.timeout(self.timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
+            if task is not None and task.cancelling() > cancels:
+                raise asyncio.CancelledError  # Python 3.11's wait_for, inside redis-py, can swallow it
         except (RedisError, OSError, TimeoutError, EOFError) as error:
             await _quietly_close(connection)
             raise StoreUnavailable(f"no connection to Redis at {self!r}: {hide_password(str(error))}") from None
