@@ -17,7 +17,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from sqlalchemy import select
 
-from streamq.errors import Unrecoverable
+from streamq import Backoff, JobFailed, Queue, QueueName, Unrecoverable, Worker
 from streamq.processors.emails import processors
 from streamq.processors.emails_smtp import DeliveryDeferred
 from streamq.processors.ledger import open_ledger, tables
@@ -374,3 +374,23 @@ async def test_without_a_sender_the_job_fails_and_names_the_variable(monkeypatch
     monkeypatch.delenv("STREAMQ_SMTP_FROM", raising=False)
     with pytest.raises(Unrecoverable, match="STREAMQ_SMTP_FROM"):
         await run_job(processors, "send-email", WELCOME)
+
+
+async def test_on_a_worker_a_deferred_mail_is_retried_and_a_refused_one_fails_at_once(office, smtp, redis_url):
+    office.data = ["451 try later", "451 try later"]
+    async with serving(office) as port, Queue(QueueName.EMAILS, redis_url) as queue:
+        smtp(port)
+        async with Worker(QueueName.EMAILS, processors, redis=redis_url):
+            job = await queue.add("send-email", WELCOME, attempts=3, backoff=Backoff.fixed(0.05))
+            result = await job.result(timeout=30)
+            assert result["accepted"] == ["ada@member.example"]
+            assert (await job.snapshot()).attempts_made == 3
+            office.data = ["550 no thanks"]
+            refused = await queue.add("send-email", {**WELCOME, "to": "bo@member.example"}, attempts=3)
+            with pytest.raises(JobFailed, match="550 no thanks"):
+                await refused.result(timeout=30)
+            assert (await refused.snapshot()).attempts_made == 1
+            wrong = await queue.add("send-email", {"template": "welcome"}, attempts=3)
+            with pytest.raises(JobFailed, match="missing required field `to`"):
+                await wrong.result(timeout=30)
+    assert len(office.taken) == 1

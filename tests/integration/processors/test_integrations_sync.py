@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from streamq.errors import Unrecoverable
+from streamq import Queue, QueueName, Unrecoverable, Worker
 from streamq.processors.integrations import processors
 from streamq.processors.integrations_entities import EntityName
 from streamq.processors.ledger import (
@@ -283,3 +283,16 @@ async def test_a_route_that_makes_no_sense_is_refused(run_job, monkeypatch, data
 
 def test_entities_come_in_the_order_of_their_dependence():
     assert [name.value for name in EntityName] == ["members", "accounts", "transactions"]
+
+
+async def test_on_a_worker_a_job_carries_a_ledger_and_reports(ledger, copy, redis_url):
+    await grown(ledger, range(8))
+    name = QueueName.INTEGRATIONS
+    async with Queue(name, redis_url) as queue, Worker(name, processors, redis=redis_url):
+        job = await queue.add("sync-data", {"destination": "copy", "verify": "all"})
+        report = await job.result(timeout=30)
+    assert report["ok"]
+    assert [(one["entity"], one["read"], one["verified"]["records"]) for one in report["entities"]] == [
+        ("members", 8, 8), ("accounts", 9, 9), ("transactions", 8, 8),
+    ]  # fmt: skip
+    assert await contents(copy) == await contents(ledger)

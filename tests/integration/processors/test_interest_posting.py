@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
-from streamq.errors import Unrecoverable
+from streamq import Queue, QueueName, Unrecoverable
 from streamq.processors.calculations import processors
 from streamq.processors.interest_posting import InterestRequest, InterestRun
 from streamq.processors.ledger import (
@@ -323,3 +323,31 @@ async def test_lines_that_do_not_balance_are_not_written(sqlite_ledger, lines):
             await insert_lines(conn, head, lines)
     async with sqlite_ledger.read() as conn:
         assert (await conn.execute(select(func.count()).select_from(tables.transactions))).scalar_one() == 0
+
+
+async def test_on_a_worker_that_is_killed_another_one_completes_the_run(ledger, ledger_url, redis_url):
+    await rated(ledger, "savings", 365)
+    await opened(ledger, [(f"A-{n:03}", "savings", "100000.00") for n in range(400)])
+    command = [sys.executable, "-m", "streamq.worker", "--queues", "calculations", "--log-level", "error"]
+    command += ["--processors", "streamq.processors.calculations:processors"]
+    env = os.environ | {"REDIS_URL": redis_url, "STREAMQ_LEASE": "1", "STREAMQ_LEDGER_URL": ledger_url}
+    async with Queue(QueueName.CALCULATIONS, redis_url) as queue:
+        job = await queue.add("post-interest", {"date": "2025-01-31", "batchSize": 5})
+        first = await asyncio.create_subprocess_exec(*command, env=env)
+        async for event in queue.events(after="0-0"):
+            if event.kind == "progress":
+                break
+        first.kill()
+        await first.wait()
+        before = len(await posted(ledger))
+        second = await asyncio.create_subprocess_exec(*command, env=env)
+        try:
+            report = await job.result(timeout=60)
+        finally:
+            second.kill()
+            await second.wait()
+    assert 0 < before < 1_600
+    assert report["posted"] + before == 1_600
+    async with ledger.read() as conn:
+        assert await balance(conn, "BANK-INTEREST-EUR") == Decimal("-16000.00")
+    assert await books_balance(ledger)

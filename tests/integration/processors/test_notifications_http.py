@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from aiohttp import web
 
-from streamq.errors import RetryAfter, Unrecoverable
+from streamq import Backoff, Queue, QueueName, RetryAfter, Unrecoverable, Worker
 from streamq.processors.integrations_http import ServiceUnavailable
 from streamq.processors.notifications import processors
 from streamq.processors.notifications_provider import Notice, Receipt
@@ -200,3 +200,17 @@ async def test_a_provider_that_can_not_be_loaded_fails_at_once(run_job, monkeypa
     monkeypatch.setenv("STREAMQ_PUSH_PROVIDER", target)
     with pytest.raises(Unrecoverable, match="STREAMQ_PUSH_PROVIDER="):
         await run_job(processors, "send-notification", PUSH)
+
+
+async def test_on_a_worker_the_retry_waits_as_long_as_the_provider_asks(carrier, redis_url):
+    carrier.answer(429, **{"Retry-After": "1"})
+    loop = asyncio.get_running_loop()
+    async with Queue(QueueName.NOTIFICATIONS, redis_url) as queue:
+        async with Worker(QueueName.NOTIFICATIONS, processors, redis=redis_url):
+            start = loop.time()
+            job = await queue.add("send-notification", PUSH, attempts=2, backoff=Backoff.fixed(60))
+            result = await job.result(timeout=30)
+            assert loop.time() - start >= 1
+        assert (await job.snapshot()).attempts_made == 2
+    assert result["messageId"] == "msg-2"
+    assert len({headers["Idempotency-Key"] for headers, _ in carrier.got}) == 1
