@@ -47,7 +47,7 @@ class ActiveJob(Generic[T]):
     """
 
     __slots__ = (
-        "_control", "attempt", "attempts", "data", "headers", "id", "logger", "name", "queue", "stalls", "tags",
+        "_control", "attempt", "attempts", "data", "headers", "id", "name", "queue", "stalls", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -68,10 +68,14 @@ class ActiveJob(Generic[T]):
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
         self.tags, self.headers = tags, headers or {}
-        self.logger = logging.getLogger(f"streamq.job.{name}")
 
     def __repr__(self) -> str:
         return f"<ActiveJob {self.queue}/{self.id} {self.name} attempt {self.attempt}>"
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger named after the job's name."""
+        return logging.getLogger(f"streamq.job.{self.name}")
 
     @property
     def attempts_made(self) -> int:

@@ -9,21 +9,13 @@ local function extend(fields, more)
   return fields
 end
 
--- The first fields of a record: what the entry knew of a job that had none.
-local function born(turn, parts)
-  if parts.j then
-    return {}
-  end
-  return { 'c', parts.t or turn.now }
-end
-
 -- To the end of its lane, under a new entry.
 local function requeue(turn, lane, id, parts, fields)
   local entry = next_number(turn.base)
   if parts.d then
-    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now, 'd', parts.d)
+    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now_text, 'd', parts.d)
   else
-    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now)
+    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now_text)
   end
   redis.call('HSET', job_key(turn, id), unpack(extend(fields, { 's', 'q', 'e', entry, 'p', lane })))
 end
@@ -39,9 +31,11 @@ local function delay(turn, lane, id, parts, delay_ms, fields)
 end
 
 local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, fields)
-  extend(fields, { 's', 'c', 'f', turn.now, 'p', lane })
+  local at = #fields
+  fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4] = 's', 'c', 'f', turn.now_text
+  fields[at + 5], fields[at + 6] = 'p', lane
   if result ~= '' then
-    extend(fields, { 'r', result })
+    fields[at + 7], fields[at + 8] = 'r', result
   end
   if parts.d then
     add_envelope(fields, parts.d)
@@ -57,7 +51,7 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   local dead_key, cap = turn.base .. ':dead', turn.dead_cap
   local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane)
   if keep_count > 0 then
-    extend(fields, { 's', 'f', 'f', turn.now, 'x', err, 'p', lane, 'q', letter })
+    extend(fields, { 's', 'f', 'f', turn.now_text, 'x', err, 'p', lane, 'q', letter })
     if parts.d then
       add_envelope(fields, parts.d)
     end

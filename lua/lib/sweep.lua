@@ -39,7 +39,10 @@ local function sweep_job(turn, lane, entry, max_stalls)
   if stalls == 0 or record[2] == entry then
     stalls = stalls + 1
   end
-  local fields = extend(born(turn, parts), { 'k', stalls })
+  local fields = { 'k', stalls }
+  if not parts.j then
+    extend(fields, { 'c', parts.t or turn.now_text }) -- a record is made: it keeps what the entry knew
+  end
   if stalls >= max_stalls then
     local err = cmsgpack.pack({ 'WorkerLost', 'its worker was lost ' .. stalls .. ' times while running it', '' })
     fail(turn, lane, id, parts, err, POISON_KEEP, POISON_AGE_MS, fields)

@@ -5,7 +5,7 @@ local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
 local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age)
   return {
-    base = base, now = now, event_cap = event_cap, dead_cap = dead_cap,
+    base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
     ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
     events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
   }
@@ -41,7 +41,7 @@ local function end_job(turn, set, id, keep_count, keep_age_ms)
     return
   end
   local ended = turn.ended[set]
-  ended[#ended + 1] = turn.now
+  ended[#ended + 1] = turn.now_text
   ended[#ended + 1] = id
   turn.keep[set] = keep_count
   if turn.ages[set] ~= keep_age_ms then

@@ -126,14 +126,19 @@ def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
             text = entry.decode()
             if record is None:
                 # `d envelope t ms`: a job without a record, so its id is its entry's number.
-                found.append(Claim(lane, text, text[:-2], fields[1], int(fields[3])))
+                found.append(Claim(lane, text, text.partition("-")[0], fields[1], _tolerant(fields[3])))
                 continue
             job_id, envelope, *counts = record
-            since = fields[fields.index(b"t") + 1] if b"t" in fields else 0
-            claim = Claim(lane, text, job_id.decode(), envelope, int(since))
+            since = fields[fields.index(b"t") + 1] if b"t" in fields else b""
+            claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
             claim.attempts_made, claim.stalls, claim.interruptions, claim.releases = map(int, counts)
             found.append(claim)
     return found
+
+
+def _tolerant(value: bytes) -> int:
+    """Read a time; an entry that was not written by streamq may hold anything, and must not stop a tick."""
+    return int(value) if value.isdigit() else 0
 
 
 class StoredJob(msgspec.Struct, frozen=True):

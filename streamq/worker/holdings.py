@@ -39,6 +39,8 @@ class Holdings:
         """Jobs that ticks which are under way may bring."""
         self.limited = False
         """Whether the queue has a limit of its own; then nothing is claimed ahead, as it would count as running."""
+        self.closed = False
+        """Whether the worker stops; then nothing more is started."""
         self._settling = 0
         self._busy = 0
         self._filling = False
@@ -132,7 +134,7 @@ class Holdings:
             return
         self._filling = True
         try:
-            while self.ready and self._busy < self._concurrency:
+            while self.ready and self._busy < self._concurrency and not self.closed:
                 self.run(self.ready.popleft())
         finally:
             self._filling = False

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,19 @@ class Attempt:
         """Whether the worker has interrupted it, to hand it back."""
 
 
+class _Known(NamedTuple):
+    """What runs the jobs of one name."""
+
+    processor: Processor
+    decoder: msgspec.msgpack.Decoder[Any]
+    terms: Terms
+    is_async: bool
+
+
+MOST_NAMES = 1_000
+"""Job names that are remembered; a processor for every name (`*`) may meet any number."""
+
+
 class Runner:
     """Starts attempts and hands their outcomes to `finished`."""
 
@@ -51,7 +64,7 @@ class Runner:
         self, store: Store, processors: Processors, settings: Settings, finished: Callable[[Attempt, Outcome], None]
     ) -> None:
         self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
-        self._decoders: dict[str, Any] = {}
+        self._known: dict[str, _Known] = {}
         self.verdicts = Verdicts(settings)
         self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency, "streamq-job")
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
@@ -69,14 +82,16 @@ class Runner:
         except codec.BadEnvelope as error:
             self._finished(attempt, self.verdicts.failed(claim, None, error, 0, for_good=True))
             return
-        processor = self._processors.find(self._store.queue, envelope.name)
-        if processor is None:
+        known = self._known.get(envelope.name) or self._look_up(envelope.name)
+        if known is None:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
             self._finished(attempt, self.verdicts.unknown(claim, envelope.name))
             return
-        terms = Terms.of(envelope.options, processor, self._settings)
+        processor, decoder, terms, is_async = known
+        if envelope.options is not None:
+            terms = Terms.of(envelope.options, processor, self._settings)
         try:
-            data = self._decoder(processor).decode(envelope.data)
+            data = decoder.decode(envelope.data)
         except (msgspec.DecodeError, ValueError) as error:
             why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {error}")
             self._finished(attempt, self.verdicts.failed(claim, terms, why, self.now_ms()))
@@ -85,21 +100,28 @@ class Runner:
             _Control(self._store, self._settings, claim), claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
         )  # fmt: skip
-        attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job))
+        attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job, is_async))
 
-    def _decoder(self, processor: Processor) -> Any:
-        key = f"{processor.queue}\0{processor.name}"
-        if key not in self._decoders:
-            self._decoders[key] = codec.typed_decoder(processor.data)
-        return self._decoders[key]
+    def _look_up(self, name: str) -> _Known | None:
+        """Find what runs jobs of this name, once."""
+        processor = self._processors.find(self._store.queue, name)
+        if processor is None:
+            return None
+        terms = Terms.of(None, processor, self._settings)
+        known = _Known(processor, codec.typed_decoder(processor.data), terms, processor.is_async)
+        if len(self._known) < MOST_NAMES:
+            self._known[name] = known
+        return known
 
-    async def _run(self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any]) -> None:
+    async def _run(
+        self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any], is_async: bool
+    ) -> None:
         claim, started = attempt.claim, self.now_ms()
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
             if terms.timeout is not None:
                 result = await self._within(terms.timeout, processor, job)
-            elif processor.is_async:
+            elif is_async:
                 result = await processor.handler(job)
             else:
                 result = await self._in_thread(processor, job)

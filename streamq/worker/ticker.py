@@ -100,7 +100,7 @@ class Ticker:
 
     def quit(self) -> None:
         """Make `run` return after the present turn."""
-        self._stopping = True
+        self._stopping = self._holdings.closed = True
         self._changed.set()
 
     async def run(self) -> None:
@@ -146,7 +146,7 @@ class Ticker:
         try:
             await self._tick(want, mark)
         finally:
-            self._ticks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._ticks.discard(asyncio.current_task())
             self._changed.set()
 
     async def _tick(self, want: int, mark: Attempt | None) -> None:
@@ -177,9 +177,11 @@ class Ticker:
                 self.stale_outcomes += 1
                 stale = outcomes[int(at)]
                 log.warning("job %s: its lease had moved on when it ended (%s); dropped", stale.job_id, stale.kind)
-        self._take(reply, want)
-        if mark is not None:
+        if mark is not None and self._stopping:
+            holdings.unmarked(mark)
+        elif mark is not None:
             holdings.run(mark)
+        self._take(reply, want)
 
     def _take(self, reply: TickReply, want: int) -> None:
         """Start what a tick brought, and note what it says about the time to come."""
