@@ -101,6 +101,14 @@ class Bench:
         await self.tick(outcomes=[done(claim) if kind == "done" else fail(claim)])
         return claim
 
+    async def in_state(self, state: str, job_id: str = "", **add: Any) -> str:
+        """Bring a new job into a state; returns its id."""
+        if state in ("completed", "failed"):
+            return (await self.ended("done" if state == "completed" else "fail", job_id, **add)).job_id
+        if state == "active":
+            return (await self.claimed(job_id, **add)).job_id
+        return await self.add(job_id, start="+60000" if state == "delayed" else "0", **add)
+
     def lapse(self, worker: str = "ann") -> None:
         """Let a worker's lease be over."""
         self.redis.zadd(self.key("workers"), {worker: 1})

@@ -1,10 +1,10 @@
-"""remove: waiting | delayed | completed | failed -> nothing."""
+"""remove: waiting | delayed | completed | failed -> nothing; active too, if forced."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.lua.conftest import Bench, done, fail, retry
+from tests.lua.conftest import Bench, done, fail, release, retry
 
 
 @pytest.mark.parametrize("state", ["waiting", "delayed", "completed", "failed"])
@@ -67,3 +67,36 @@ async def test_a_custom_id_is_free_again(bench: Bench) -> None:
     await bench.store.remove("mine")
     await bench.add("mine")
     assert len(bench.lane()) == 1
+
+
+@pytest.mark.parametrize("own_id", ["", "mine"])
+async def test_forced_a_running_job_leaves_nothing_and_all_that_its_worker_reports_is_dropped(
+    bench: Bench, own_id: str
+) -> None:
+    claim = await bench.claimed(own_id)
+    await bench.store.log(claim.lane, claim.entry, claim.job_id, "a line")
+    assert await bench.store.remove(claim.job_id, force=True) == "removed"
+    assert bench.events_of(claim.job_id)[-1] == "removed"
+    assert (bench.lane(), bench.pending()) == ([], {})
+    before = bench.dump("events", "workers", "meta")
+    assert not await bench.store.progress(claim.lane, claim.entry, claim.job_id, b"\x05")
+    assert not await bench.store.log(claim.lane, claim.entry, claim.job_id, "late")
+    for how in (done, fail, retry, release):
+        assert (await bench.tick(outcomes=[how(claim)])).stale == [0]
+    assert bench.dump("events", "workers", "meta") == before
+    assert await bench.store.get(claim.job_id) is None
+
+
+async def test_forced_a_job_of_a_lost_worker_is_not_requeued(bench: Bench) -> None:
+    claim, other = [await bench.claimed(worker="lost") for _ in range(2)]
+    await bench.store.remove(claim.job_id, force=True)
+    bench.lapse("lost")
+    assert [job.job_id for job in await bench.claim(want=5)] == [other.job_id]
+
+
+async def test_forced_a_second_call_finds_nothing(bench: Bench) -> None:
+    claim = await bench.claimed()
+    await bench.store.remove(claim.job_id, force=True)
+    before = bench.dump()
+    assert await bench.store.remove(claim.job_id, force=True) == "unknown"
+    assert bench.dump() == before
