@@ -82,14 +82,18 @@ class Runner:
         except codec.BadEnvelope as error:
             self._finished(attempt, self.verdicts.failed(claim, None, error, 0, for_good=True))
             return
+        options = envelope.options
+        if options is not None and (outcome := self.verdicts.expired(claim, options, self.now_ms())) is not None:
+            self._finished(attempt, outcome)
+            return
         known = self._known.get(envelope.name) or self._look_up(envelope.name)
         if known is None:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
             self._finished(attempt, self.verdicts.unknown(claim, envelope.name))
             return
         processor, decoder, terms, is_async = known
-        if envelope.options is not None:
-            terms = Terms.of(envelope.options, processor, self._settings)
+        if options is not None:
+            terms = Terms.of(options, processor, self._settings)
         try:
             data = decoder.decode(envelope.data)
         except (msgspec.DecodeError, ValueError) as error:
@@ -99,6 +103,7 @@ class Runner:
         job = ActiveJob(
             _Control(self._store, self._settings, claim), claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
+            tags=options.g if options is not None else (), headers=options.h if options is not None else None,
         )  # fmt: skip
         attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job, is_async))
 

@@ -15,6 +15,7 @@ from streamq._engine import codec
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import (
     InvalidInput,
+    JobExpired,
     PayloadTooLarge,
     RateLimited,
     ResultNotEncodable,
@@ -102,6 +103,17 @@ class Verdicts:
         return Outcome(
             "fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms, started_ms, made
         )  # fmt: skip
+
+    def expired(self, claim: Claim, options: codec.EnvelopeOptions, now_ms: int) -> Outcome | None:
+        """Fail a job that has waited longer than its `expires_in` for its first start; None if it may run."""
+        if options.x is None or claim.attempts_made or claim.stalls or claim.interruptions:
+            return None
+        waited = (now_ms - claim.since_ms) / 1000
+        if waited <= options.x:
+            return None
+        body = codec.encode_error(describe(JobExpired(claim.job_id, waited, options.x)))
+        keep = options.f or self._settings.keep_failed
+        return Outcome("fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms)
 
     def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i", kind: str = "release") -> Outcome:
         """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""
