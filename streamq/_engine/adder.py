@@ -45,6 +45,8 @@ class Adder:
         self._busy = False
         self._pending: deque[_Unit] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._under_way = 0
+        self._idle: asyncio.Event | None = None
 
     async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Add `jobs`, all or none.
@@ -53,6 +55,15 @@ class Adder:
             StoreRefused: None was added.
             StoreUnavailable: Redis did not answer in time; whether they were added is unknown.
         """
+        self._under_way += 1
+        try:
+            return await self._add(jobs)
+        finally:
+            self._under_way -= 1
+            if self._idle is not None and not self._under_way:
+                self._idle.set()
+
+    async def _add(self, jobs: Sequence[NewJob]) -> list[Added]:
         if len(jobs) > CALL_JOBS or sum(len(job.envelope) for job in jobs) > CALL_BYTES:
             return await self._add_in_parts(jobs)
         if not self._busy:
@@ -172,7 +183,10 @@ class Adder:
         return found
 
     async def close(self) -> None:
-        """Wait for what is pending."""
+        """Wait for the adds that are under way."""
+        if self._under_way:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
         if self._flusher is not None:
             await asyncio.gather(self._flusher, return_exceptions=True)
 
