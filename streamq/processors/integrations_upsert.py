@@ -1,4 +1,4 @@
-"""Write many rows that may be there already, in one statement, on SQLite and on PostgreSQL."""
+"""Write many rows that may be there already, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
-
-PARAMETERS = 30_000
-"""Under the drivers' limits on bound values in a statement (PostgreSQL 32,767, SQLite 32,766)."""
 
 
 def upsert(dialect: str, table: Table) -> Any:
@@ -29,12 +26,10 @@ async def upsert_rows(
         return
     keys = [column.name for column in table.primary_key]
     names = [name for name in rows[0] if name not in keys] if changing is None else list(changing)
-    per_statement = max(1, PARAMETERS // len(rows[0]))
-    for start in range(0, len(rows), per_statement):
-        statement = upsert(conn.dialect.name, table).values(list(rows[start : start + per_statement]))
-        if names:
-            given = {name: statement.excluded[name] for name in names}
-            statement = statement.on_conflict_do_update(index_elements=keys, set_=given)
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=keys)
-        await conn.execute(statement)
+    statement = upsert(conn.dialect.name, table)
+    if names:
+        given = {name: statement.excluded[name] for name in names}
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=given)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=keys)
+    await conn.execute(statement, list(rows))
