@@ -156,12 +156,14 @@ def environment(server: Server) -> dict[str, str]:
 
 
 class Workers:
-    """Worker processes on the benchmark's queue, as users start them. Ready when entered, and killed when left."""
+    """Worker processes, as users start them. Ready when entered, and killed when left."""
 
-    def __init__(self, server: Server, *, count: int = 1, concurrency: int = 100, **env: str) -> None:
-        self._server, self._count = server, count
+    def __init__(
+        self, server: Server, *, count: int = 1, concurrency: int = 100, queues: Sequence[str] = (QUEUE,), **env: str
+    ) -> None:
+        self._server, self._count, self._queues = server, count, queues
         self._command = [
-            *(sys.executable, "-m", "streamq.worker", "--queues", QUEUE, "--processors", "benchmarks.jobs"),
+            *(sys.executable, "-m", "streamq.worker", "--queues", ",".join(queues), "--processors", "benchmarks.jobs"),
             *("--concurrency", str(concurrency), "--redis", server.url, "--log-level", "error"),
         ]
         self._env = {**environment(server), **env}
@@ -170,8 +172,9 @@ class Workers:
     async def __aenter__(self) -> Workers:
         tally.clear(self._server.folder)
         self._processes = [subprocess.Popen(self._command, env=self._env, cwd=ROOT) for _ in range(self._count)]
-        async with Queue(QUEUE, self._server.url) as queue:
-            await until(lambda: _has_workers(queue, self._count), 30, "the workers' first tick")
+        for name in self._queues:
+            async with Queue(name, self._server.url) as queue:
+                await until(lambda: _has_workers(queue, self._count), 60, "the workers' first tick")
         return self
 
     async def __aexit__(

@@ -19,6 +19,13 @@ async def noop(job: ActiveJob[Any]) -> None:
     tally.count()
 
 
+@processors.register("result")
+async def result(job: ActiveJob[Any]) -> str:
+    """Return 100 characters."""
+    tally.count()
+    return "x" * 100
+
+
 @processors.register("sleep")
 async def sleep(job: ActiveJob[Any]) -> None:
     """Wait as a call to some service would, for 10 ms."""

@@ -19,32 +19,28 @@ _SAMPLE = struct.Struct("<d")
 
 
 class Tally:
-    """One process's report. Opened at the first use, so that a fork has one of its own."""
+    """One process's report, opened at the first use."""
 
     def __init__(self) -> None:
-        self._pid = 0
+        self._map: mmap.mmap | None = None
         self._count = 0
 
     def count(self) -> None:
         """Note that a handler ran."""
-        if self._pid != os.getpid():
-            self._open()
         self._count += 1
-        _HEAD.pack_into(self._map, 0, self._count)
+        _HEAD.pack_into(self._map or self._open(), 0, self._count)
 
     def sample(self, value: float) -> None:
         """Note that a handler ran, and a figure with it."""
-        if self._pid != os.getpid():
-            self._open()
-        _SAMPLE.pack_into(self._map, _HEAD.size + _SAMPLE.size * (self._count % SAMPLES), value)
+        _SAMPLE.pack_into(self._map or self._open(), _HEAD.size + _SAMPLE.size * (self._count % SAMPLES), value)
         self.count()
 
-    def _open(self) -> None:
-        self._pid, self._count = os.getpid(), 0
-        path = Path(os.environ[FOLDER]) / f"tally.{self._pid}"
+    def _open(self) -> mmap.mmap:
+        path = Path(os.environ[FOLDER]) / f"tally.{os.getpid()}"
         with path.open("w+b") as file:
             file.truncate(_HEAD.size + _SAMPLE.size * SAMPLES)
             self._map = mmap.mmap(file.fileno(), 0)
+        return self._map
 
 
 def counted(folder: Path) -> int:

@@ -1,0 +1,82 @@
+"""What do jobs that wait cost: for a service, for their time, for another attempt?
+
+I/O-bound: jobs that sleep 10 ms, so that `concurrency` x 100 a second is the limit. Lateness: from the moment a delayed
+job is due to its handler's start. Retry storm: every job fails once, and goes the whole way round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from benchmarks import harness, tally
+from benchmarks.drain import drain
+from benchmarks.server import Server
+from streamq import Backoff, JobOptions, Queue
+
+AHEAD = 1.5
+"""Seconds from adding the delayed jobs to the first one's time: the adding must be over by then."""
+
+
+async def lateness(server: Server, jobs: int, spread: float) -> list[float]:
+    """Return the milliseconds that jobs, due evenly over `spread` seconds, started late."""
+    server.empty()
+    async with harness.Workers(server), Queue(harness.QUEUE, server.url) as queue:
+        first = time.time() + AHEAD
+        specs = []
+        for number in range(jobs):
+            due = round(first + spread * number / jobs, 3)
+            specs.append(("due", {"t": due}, JobOptions(run_at=datetime.fromtimestamp(due, UTC))))
+        await queue.add_many(specs)
+
+        async def started() -> bool:
+            return tally.counted(server.folder) >= jobs
+
+        await harness.until(started, AHEAD + spread + 30, f"{jobs} delayed jobs")
+        return [late * 1000 for late in tally.samples(server.folder)]
+
+
+async def storm(server: Server, jobs: int) -> float:
+    """Return the jobs per second that fail once, are retried after 100 ms and complete."""
+    server.empty()
+    async with Queue(harness.QUEUE, server.url) as queue:
+        await queue.pause()
+        await harness.fill(queue, jobs, name="fail-once", options=JobOptions(backoff=Backoff.fixed(0.1)))
+        async with harness.Workers(server):
+            start = time.perf_counter()
+            await queue.resume()
+            await harness.drained(queue, server, jobs)
+            return jobs / (time.perf_counter() - start)
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Answer the question."""
+    verdicts = harness.Verdicts(__doc__.split("\n")[0])
+    with Server(options.binary) as server:
+        for concurrency in (100, 500):
+            limit = concurrency * 100
+            rates = [
+                (await drain(server, limit, concurrency=concurrency, name="sleep"))["rate"] for _ in range(options.reps)
+            ]
+            rate = statistics.median(rates)
+            verdicts.add(
+                f"10 ms sleeps, concurrency {concurrency}, beside the limit", rate, "jobs/s", raw=limit,
+                ratio=rate / limit,
+            )  # fmt: skip
+        for what, jobs, spread in (("one a time, 50 a second", 150, 3.0), ("2,000 due in one moment", 2_000, 0.0)):
+            late = [ms for _ in range(options.reps) for ms in await lateness(server, jobs, spread)]
+            for share in (0.5, 0.95, 0.99):
+                verdicts.add(f"late, {what}, p{share * 100:.0f}", harness.percentile(late, share), "ms")
+            verdicts.add(f"late, {what}, earliest", min(late), "ms")
+        rates = [await storm(server, 10_000) for _ in range(options.reps)]
+        verdicts.add("retry storm of 10,000, two attempts each", statistics.median(rates), "jobs/s")
+        return verdicts.report(server.version)
+
+
+if __name__ == "__main__":
+    parser = harness.parser(__doc__)
+    parser.set_defaults(reps=3)
+    harness.main(measure, parser.parse_args())
