@@ -17,7 +17,7 @@ import msgspec
 from streamq._engine import keys
 from streamq._engine.store import FIRST_PAUSE, LONGEST_PAUSE, Store
 from streamq._engine.wire import Wire
-from streamq.errors import InvalidInput, StoreError
+from streamq.errors import InvalidInput, StoreError, StoreUnavailable
 
 log = logging.getLogger("streamq.events")
 
@@ -89,7 +89,7 @@ class EventReader:
         found: list[Event] = []
         for entry, fields in reply[0][1] if reply else []:
             self._entry, skip, self._skip = entry.decode(), self._skip, 0
-            found.extend(_unfold(self._entry, fields)[skip:])
+            found.extend(unfold(self._entry, fields)[skip:])
         if len(found) >= READ_ENTRIES:
             self._check_gap = True  # busy enough that the cap may overtake this reader
         return found
@@ -125,7 +125,8 @@ def _at(entry: str) -> datetime:
     return datetime.fromtimestamp(_key(entry)[0] / 1000, UTC)
 
 
-def _unfold(entry: str, fields: list[bytes]) -> list[Event]:
+def unfold(entry: str, fields: list[bytes]) -> list[Event]:
+    """Return the events that one entry of the stream holds."""
     found: list[Event] = []
     at = _at(entry)
     for i in range(0, len(fields), 2):
@@ -165,12 +166,18 @@ class Endings:
         self._waiters: dict[str, set[asyncio.Future[str | None]]] = {}
         self._ready: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def watch(self, job_id: str) -> asyncio.Future[str | None]:
         """Return a future that is given the kind of event that ended the job, or None when it is time to look again.
 
         From the moment that this returns no ending is missed.
+
+        Raises:
+            StoreUnavailable: The queue was closed.
         """
+        if self._closed:
+            raise StoreUnavailable("the connection was closed by its owner")
         waiter: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(waiter)
         try:
@@ -230,8 +237,11 @@ class Endings:
             self._tell(job_id, None)
 
     async def close(self) -> None:
-        """End every wait with None and stop reading."""
+        """End every wait with None, let no other begin, and stop reading."""
+        self._closed = True
         self._look_again()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
