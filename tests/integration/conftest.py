@@ -12,6 +12,7 @@ import redis
 
 from streamq import Queue, Settings, Worker
 from streamq.events import Event
+from streamq.observer import Observer
 
 PATIENCE = 30.0
 """Seconds after which a wait for something that must happen is a failure."""
@@ -30,10 +31,35 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+class Calls(Observer):
+    """Counts the transitions that have been answered."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._more = asyncio.Event()
+
+    def transition(self, queue: str, name: str, seconds: float, error: BaseException | None) -> None:
+        self.names.append(name)
+        self._more.set()
+
+    async def answered(self, name: str, times: int = 1) -> None:
+        """Wait until transition `name` has been answered so often."""
+        async with asyncio.timeout(PATIENCE):
+            while self.names.count(name) < times:
+                self._more.clear()
+                await self._more.wait()
+
+
 @pytest.fixture
-async def queue(settings: Settings) -> AsyncIterator[Queue]:
+def calls() -> Calls:
+    """The transitions that `queue` has had answered."""
+    return Calls()
+
+
+@pytest.fixture
+async def queue(settings: Settings, calls: Calls) -> AsyncIterator[Queue]:
     """An empty queue."""
-    async with Queue("q", settings=settings) as queue:
+    async with Queue("q", settings=settings, observer=calls) as queue:
         yield queue
 
 
