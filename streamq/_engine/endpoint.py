@@ -1,22 +1,20 @@
 """Where Redis is, and how a connected, authenticated socket to it is made.
 
 redis-py knows URLs, TLS, ACLs and Sentinel; this module lets it connect and hands the transport on. It never sends
-a command of its own.
+a command of its own. redis-py takes longer to import than all else together: that waits until an endpoint is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
-
-import redis.asyncio as redis
-from redis.asyncio.connection import AbstractConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from typing import TYPE_CHECKING, Any
 
 from streamq.errors import InvalidInput, StoreUnavailable
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.asyncio.connection import AbstractConnection
 
 _SECRET = re.compile(r"(://[^:/@]*:)[^@/]*@")
 
@@ -28,7 +26,11 @@ class Endpoint:
     effect here, since streamq reads raw bytes.
     """
 
-    def __init__(self, target: str | redis.Redis, timeout: float) -> None:
+    def __init__(self, target: str | Redis, timeout: float) -> None:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
         self.timeout = timeout
         self._sentinel_pool: Any = None
         if isinstance(target, str):
@@ -36,11 +38,11 @@ class Endpoint:
                 self._kind, self._options = _from_url(target)
             except ValueError as error:
                 raise InvalidInput(f"{hide_password(target)} is no Redis URL: {error}") from None
-        elif isinstance(target, redis.Redis):
+        elif isinstance(target, Redis):
             pool = target.connection_pool
             self._kind, self._options = pool.connection_class, dict(pool.connection_kwargs)
             if hasattr(pool, "sentinel_manager"):
-                self._sentinel_pool = pool
+                self._sentinel_pool = _own_sentinel_pool(pool)
         else:
             raise InvalidInput(f"redis must be a URL or a redis.asyncio client, not {type(target).__name__}")
         # RESP2 keeps replies plain lists; a retry inside redis-py would run a script twice.
@@ -59,6 +61,8 @@ class Endpoint:
         Raises:
             StoreUnavailable: There was none to be had within the timeout.
         """
+        from redis.exceptions import RedisError
+
         options = dict(self._options)
         if self._sentinel_pool is not None:
             options["connection_pool"] = self._sentinel_pool
@@ -79,7 +83,20 @@ class Endpoint:
         return connection
 
 
+def _own_sentinel_pool(pool: Any) -> Any:
+    """Return a pool that asks the same sentinels over connections of its own: the caller's belong to another loop."""
+    from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+
+    theirs = pool.sentinel_manager
+    places = [client.connection_pool.connection_kwargs for client in theirs.sentinels]
+    asked = [(place["host"], place["port"]) for place in places]
+    ours = Sentinel(asked, theirs.min_other_sentinels, theirs.sentinel_kwargs)  # type: ignore[no-untyped-call]
+    return SentinelConnectionPool(pool.service_name, ours, is_master=pool.is_master)  # type: ignore[no-untyped-call]
+
+
 async def _quietly_close(connection: AbstractConnection) -> None:
+    from redis.exceptions import RedisError
+
     try:
         await connection.disconnect(nowait=True)
     except (RedisError, OSError, RuntimeError):
@@ -87,8 +104,10 @@ async def _quietly_close(connection: AbstractConnection) -> None:
 
 
 def _from_url(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    from redis.asyncio.connection import Connection, parse_url
+
     options: dict[str, Any] = dict(parse_url(url))
-    kind = options.pop("connection_class", redis.Connection)
+    kind = options.pop("connection_class", Connection)
     for name in ("max_connections", "timeout"):
         options.pop(name, None)
     return kind, options

@@ -15,10 +15,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.asyncio import Redis
 
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
@@ -33,6 +32,9 @@ from streamq.worker.runner import Runner
 from streamq.worker.scheduler import Scheduler
 from streamq.worker.supervisor import supervise
 from streamq.worker.ticker import Ticker
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 log = logging.getLogger("streamq.worker")
 
