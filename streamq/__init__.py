@@ -8,16 +8,34 @@
 The names below are the whole public face; `docs/quickstart.md` starts from nothing.
 """
 
+from streamq.dead_letters import DeadLetter
 from streamq.errors import (
     InvalidInput,
     JobFailed,
     JobNotFound,
+    QueueFull,
     RateLimited,
     RetryAfter,
     Snooze,
     StoreUnavailable,
     StreamqError,
     Unrecoverable,
+    WrongState,
+)
+from streamq.events import Event
+from streamq.flat import (
+    add_job,
+    clean_queue,
+    close_all_queues,
+    create_queue_events,
+    create_worker,
+    get_job,
+    get_queue,
+    get_queue_stats,
+    pause_queue,
+    remove_job,
+    resume_queue,
+    retry_job,
 )
 from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
 from streamq.policy import Backoff, Priority, RateLimit, Retention
@@ -30,6 +48,8 @@ from streamq.worker import Worker
 __all__ = [
     "ActiveJob",
     "Backoff",
+    "DeadLetter",
+    "Event",
     "InvalidInput",
     "Job",
     "JobFailed",
@@ -40,6 +60,7 @@ __all__ = [
     "Priority",
     "Processors",
     "Queue",
+    "QueueFull",
     "QueueName",
     "QueueStats",
     "RateLimit",
@@ -54,4 +75,17 @@ __all__ = [
     "StreamqError",
     "Unrecoverable",
     "Worker",
+    "WrongState",
+    "add_job",
+    "clean_queue",
+    "close_all_queues",
+    "create_queue_events",
+    "create_worker",
+    "get_job",
+    "get_queue",
+    "get_queue_stats",
+    "pause_queue",
+    "remove_job",
+    "resume_queue",
+    "retry_job",
 ]

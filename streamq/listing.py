@@ -5,7 +5,7 @@ No listing ever scans keys: each page costs what it holds, however many jobs the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from streamq._engine import keys
 from streamq._engine.snapshots import snapshot
@@ -84,7 +84,7 @@ class Listings(QueueParts):
         page = await self._store.logs(known_id(job_id), start, min(count, 5_000))
         return page.lines
 
-    async def follow_logs(self, job_id: str, start: int = 0) -> AsyncIterator[str]:
+    async def follow_logs(self, job_id: str, start: int = 0) -> AsyncGenerator[str, None]:
         """Yield the lines of a job's log from line `start` on, as they come, until the job has ended.
 
         Does not poll: workers announce lines while somebody follows. Takes a connection of its own while it runs. Of a

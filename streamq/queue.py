@@ -8,7 +8,7 @@ Never runs a job. What operators do is in `operations`, `bulk`, `listing` and `d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
@@ -270,7 +270,7 @@ class Queue(Operations, BulkOperations, Listings, DeadLetters, Schedules):
                 if kind in ("removed", "cancelled"):
                     raise JobCancelled(job_id)
 
-    async def events(self, after: str | None = None) -> AsyncIterator[Event]:
+    async def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield what happens in the queue, for ever and over reconnects.
 
         Starts behind the event whose id is `after`, or with what comes next. Takes a connection of its own while it
