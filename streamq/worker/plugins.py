@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from streamq.errors import InvalidInput
 from streamq.processor import Processors
 
 GROUP = "streamq.processors"
+log = logging.getLogger("streamq.worker")
 
 
 def from_modules(names: Iterable[str]) -> Processors:
@@ -45,6 +47,8 @@ def from_modules(names: Iterable[str]) -> Processors:
 def installed() -> Processors:
     """Gather the registries of all installed plugins (entry-point group `streamq.processors`).
 
+    streamq's own ones are left out, and the log says so, where the extra that they need is not installed.
+
     Raises:
         InvalidInput: A plugin can't be loaded; the message names it.
     """
@@ -53,8 +57,16 @@ def installed() -> Processors:
         try:
             registry = entry.load()
         except Exception as error:
+            if _lacks_extra(entry, error):
+                log.info("plugin %s is left out: %s (pip install 'streamq[processors]')", entry.name, error)
+                continue
             raise InvalidInput(f"plugin {entry.name} ({entry.value}) can't be loaded: {error}") from error
         if not isinstance(registry, Processors):
             raise InvalidInput(f"plugin {entry.name} ({entry.value}) is no Processors")
         found.update(registry)
     return found
+
+
+def _lacks_extra(entry: importlib.metadata.EntryPoint, error: Exception) -> bool:
+    own = entry.value.startswith("streamq.")
+    return own and isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("streamq")

@@ -107,3 +107,16 @@ def test_a_plugin_that_cannot_be_loaded_is_named(folder: Path, value: str, text:
     with pytest.raises(InvalidInput) as raised:
         plugins.installed()
     assert str(raised.value).startswith(text)
+
+
+def test_a_plugin_of_our_own_is_left_out_where_its_extra_is_not_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install(folder, "bank_mail", "streamq.processors.emails:processors")
+    for name in [name for name in sys.modules if name.startswith("streamq.processors")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # as if it were not there
+    with caplog.at_level("INFO", logger="streamq.worker"):
+        assert "send-email" not in [processor.name for processor in plugins.installed()]
+    assert "plugin bank_mail is left out" in caplog.text
+    assert "pip install 'streamq[processors]'" in caplog.text
