@@ -2,7 +2,7 @@
 
 Opens a connection with the first call and keeps two for most users: one for commands, and one that waits for events
 while somebody awaits a result. Durable adds and each reader of events, logs or dead letters have one of their own.
-Never runs a job. What operators do is in `operations`, `bulk`, `listing` and `dead_letters`.
+Never runs a job. What operators do is in `operations`, `bulk`, `listing`, `overview` and `dead_letters`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import msgspec
-from redis.asyncio import Redis
 
 from streamq._engine import codec
 from streamq._engine.adder import Adder
@@ -31,9 +30,13 @@ from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_
 from streamq.listing import Listings
 from streamq.observer import NOBODY, Observer
 from streamq.operations import Operations, known_id, start_of
+from streamq.overview import Overview
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
 from streamq.schedules import Schedules
 from streamq.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 NORMAL = int(Priority.NORMAL)
 LOOK_AGAIN = 5.0
@@ -82,7 +85,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.waiting + self.active + self.completed + self.failed + self.delayed
 
 
-class Queue(Operations, BulkOperations, Listings, DeadLetters, Schedules):
+class Queue(Operations, BulkOperations, Listings, Overview, DeadLetters, Schedules):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.

@@ -39,6 +39,11 @@ def dead(base: str) -> str:
     return f"{base}:dead"
 
 
+def meta(base: str) -> str:
+    """Hash: whether the queue is paused, and its limits."""
+    return f"{base}:meta"
+
+
 def wake(base: str) -> str:
     """List of at most one token: wakes one idle worker."""
     return f"{base}:wake"

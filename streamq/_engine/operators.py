@@ -9,7 +9,7 @@ import enum
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from streamq._engine.pages import JobsPage, LettersPage, LogPage, Step
+from streamq._engine.pages import JobsPage, LettersPage, LogPage, Step, WorkersPage
 from streamq._engine.transitions import Arg, QueueCounts, StoredJob
 from streamq._engine.wire import Wire
 from streamq.policy import RateLimit
@@ -63,6 +63,10 @@ class OperatorTransitions:
     async def stats(self) -> QueueCounts:
         """Count the queue's jobs by state."""
         return QueueCounts.read(await self._repeat("stats", []))
+
+    async def workers(self, most: int, jobs_each: int) -> WorkersPage:
+        """Read up to `most` workers, and up to `jobs_each` of the jobs that each one holds."""
+        return WorkersPage.read(await self._repeat("workers", [most, jobs_each]))
 
     async def pause(self) -> bool:
         """Stop claiming; False if it was paused already."""

@@ -1,4 +1,4 @@
-"""The replies of the operators' scripts, read: pages of jobs, of dead letters, of a log; steps of work on many jobs."""
+"""The replies of the operators' scripts, read: pages of jobs, of dead letters, of a log, of workers; steps of work."""
 
 from __future__ import annotations
 
@@ -68,3 +68,38 @@ class LogPage(NamedTuple):
     first: int
     total: int
     lines: list[str]
+
+
+class HeldJob(NamedTuple):
+    """A job that a worker holds. `name` is "" if it can't be told."""
+
+    job_id: str
+    lane: int
+    idle_ms: int
+    name: str
+
+
+class StoredWorker(NamedTuple):
+    """A worker in the reply of `workers`: ms until its lease ends (0: lapsed), jobs held by lane, some of them."""
+
+    worker: str
+    lease_ms: int
+    held: dict[int, int]
+    jobs: list[HeldJob]
+
+
+class WorkersPage(NamedTuple):
+    """The reply of `workers`: how many there are in all, and those that were asked for."""
+
+    total: int
+    workers: list[StoredWorker]
+
+    @classmethod
+    def read(cls, reply: list[Any]) -> WorkersPage:
+        """Read the reply of `workers`."""
+        now_ms, total, *workers = reply
+        found = []
+        for name, until_ms, *held, jobs in workers:
+            told = [HeldJob(job_id.decode(), lane, idle, name.decode()) for job_id, lane, idle, name in jobs]
+            found.append(StoredWorker(name.decode(), max(until_ms - now_ms, 0), dict(enumerate(held, 1)), told))
+        return cls(total, found)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamq import InvalidInput
-from streamq.events import Event, _before, _key, _position, _unfold
+from streamq.events import Event, _before, _key, _position, unfold
 
 MOMENT = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 ENTRY = "1790000000000-0"
 
 
 def test_a_folded_entry_is_taken_apart_in_order() -> None:
-    assert _unfold(ENTRY, [b"added", b"1\0002\0a b", b"paused", b""]) == [
+    assert unfold(ENTRY, [b"added", b"1\0002\0a b", b"paused", b""]) == [
         Event(f"{ENTRY}/0", "added", "1", MOMENT),
         Event(f"{ENTRY}/1", "added", "2", MOMENT),
         Event(f"{ENTRY}/2", "added", "a b", MOMENT),
@@ -45,5 +45,5 @@ def test_the_entry_before_one_is_below_it(ms: int, number: int) -> None:
 
 
 def test_an_event_survives_a_trip_through_its_id() -> None:
-    for i, event in enumerate(_unfold(ENTRY, [b"added", b"\0".join(b"%d" % n for n in range(100))])):
+    for i, event in enumerate(unfold(ENTRY, [b"added", b"\0".join(b"%d" % n for n in range(100))])):
         assert _position(event.id) == (ENTRY, i + 1)
