@@ -142,6 +142,8 @@ class Worker:
                 await self._ticker.stop(0, self._hurry)
                 raise
             await self._ticker.stop(self._grace, self._hurry)
+            with contextlib.suppress(StoreError):
+                await self._store.wake()  # this worker may have been the only one to know when something is due
         finally:
             for task in (ticking, firing, beats):
                 task.cancel()
