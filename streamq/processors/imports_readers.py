@@ -20,7 +20,7 @@ import openpyxl  # type: ignore[import-untyped]
 
 from streamq.errors import Unrecoverable
 from streamq.processors.imports_records import column_names, plain_value, required_columns, squeeze
-from streamq.processors.imports_request import Entity, ImportFormat, ImportRequest
+from streamq.processors.imports_request import ImportFormat, ImportRequest
 from streamq.processors.writers import plain_text
 
 _BOM = b"\xef\xbb\xbf"
@@ -224,9 +224,3 @@ def _csv_rows(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
             return
         except csv.Error as error:
             yield error
-
-
-def expected(entity: Entity) -> str:
-    """Return the columns of an entity in words, for documentation and error messages."""
-    must = required_columns(entity)
-    return ", ".join(name if name in must else f"[{name}]" for name in dict.fromkeys(column_names(entity).values()))

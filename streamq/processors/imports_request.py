@@ -79,7 +79,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
         return ImportFormat(ending) if ending in set(ImportFormat) else None
 
 
-class RowError(msgspec.Struct, frozen=True, array_like=False):
+class RowError(msgspec.Struct, frozen=True):
     """Why a row was not imported. `row` is its number as a spreadsheet shows it (a heading is row 1); in JSON, its
     position from 1. `field` is empty when the row as a whole can't be read."""
 
