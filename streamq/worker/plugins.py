@@ -52,18 +52,20 @@ def installed() -> Processors:
     Raises:
         InvalidInput: A plugin can't be loaded; the message names it.
     """
-    found = Processors()
+    found, left_out = Processors(), list[str]()
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
             registry = entry.load()
         except Exception as error:
             if _lacks_extra(entry, error):
-                log.info("plugin %s is left out: %s (pip install 'streamq[processors]')", entry.name, error)
+                left_out.append(entry.name)
                 continue
             raise InvalidInput(f"plugin {entry.name} ({entry.value}) can't be loaded: {error}") from error
         if not isinstance(registry, Processors):
             raise InvalidInput(f"plugin {entry.name} ({entry.value}) is no Processors")
         found.update(registry)
+    if left_out:
+        log.info("left out, for want of streamq[processors]: %s", ", ".join(sorted(left_out)))
     return found
 
 
