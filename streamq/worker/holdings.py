@@ -28,8 +28,8 @@ COOL_DOWN = 1.0
 class Holdings:
     """The claims and outcomes of one worker. `start` is called with each attempt that may run now."""
 
-    def __init__(self, concurrency: int, start: Callable[[Attempt], None]) -> None:
-        self._concurrency, self._start = concurrency, start
+    def __init__(self, concurrency: int, max_stalls: int, start: Callable[[Attempt], None]) -> None:
+        self._concurrency, self._max_stalls, self._start = concurrency, max_stalls, start
         self.mine: dict[str, Attempt] = {}
         self.outcomes: list[Outcome] = []
         self.ready: deque[Attempt] = deque()
@@ -83,17 +83,28 @@ class Holdings:
         attempt.started_at = time.monotonic()
         self._start(attempt)
 
-    def next_suspect(self) -> Attempt | None:
-        """Return the suspect to start next, if none runs; it has to be marked first."""
-        if self.suspect is None and self.suspects:
-            self.suspect = self.suspects.popleft()
-            return self.suspect
-        return None
+    def next_suspects(self) -> list[Attempt]:
+        """Return the suspects to start next; they have to be marked first.
 
-    def unmarked(self, attempt: Attempt) -> None:
-        """The mark of a suspect failed: it waits again."""
-        self.suspect = None
-        self.suspects.appendleft(attempt)
+        Those that another stall would fail start alone, one after the other.
+        """
+        found: list[Attempt] = []
+        last: deque[Attempt] = deque()
+        for attempt in self.suspects:
+            may_stall = attempt.claim.stalls + 1 < self._max_stalls
+            (found if may_stall else last).append(attempt)
+        if self.suspect is None and last:
+            self.suspect = last.popleft()
+            found.append(self.suspect)
+        self.suspects = last
+        return found
+
+    def unmarked(self, attempts: Iterable[Attempt]) -> None:
+        """The mark of these suspects failed: they wait again."""
+        for attempt in attempts:
+            if attempt is self.suspect:
+                self.suspect = None
+            self.suspects.appendleft(attempt)
 
     def idle_claims(self) -> list[Attempt]:
         """Take out all claims that have not started."""

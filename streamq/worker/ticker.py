@@ -9,8 +9,8 @@ Its life, turn by turn:
    the first connection).
 4. After a tick that failed nobody knows whether it ran, so its outcomes are sent again, and the worker asks for all
    that it holds and takes up what it does not know.
-5. Jobs that stalled before (suspects) are started one at a time, each marked as started first, so that the one that
-   takes workers down is blamed and not those beside it.
+5. Jobs that stalled before (suspects) are marked as started first, so that one which never got to run is not blamed.
+   Those that another stall would fail are started one at a time: the one that takes workers down fails alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Ticker:
             worker, round(settings.lease * 1000), settings.max_stalls, settings.events_cap, settings.dead_cap
         )
         self._runner = runner_of(self)
-        self._holdings = Holdings(settings.concurrency, self._runner.start)
+        self._holdings = Holdings(settings.concurrency, settings.max_stalls, self._runner.start)
         self._limiter = limiter
         self._changed = asyncio.Event()
         self._ticks: set[asyncio.Task[None]] = set()
@@ -76,6 +76,8 @@ class Ticker:
         """When a tick last succeeded (monotonic seconds); None before the first."""
         self.first_tick = asyncio.Event()
         self.stale_outcomes = 0
+        self._unsure: set[str] = set()
+        """Entries whose outcomes a failed tick may have settled: stale the next time, they may be our own doing."""
         self.hand_schedules: Callable[[list[str]], None] = lambda ids: None
         """Takes the schedules that a tick found due; must not wait."""
 
@@ -129,41 +131,41 @@ class Ticker:
             self.finished(attempt, self._runner.verdicts.released(attempt.claim, counter=""))
         while len(self._ticks) < TICKS_UNDER_WAY and time.monotonic() >= self._pause_until:
             want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
-            mark = holdings.next_suspect() if not self._stopping else None
+            marks = holdings.next_suspects() if not self._stopping else []
             hungry = want and self._hungry
-            if self._ticks and not mark and len(holdings.outcomes) + (want if hungry else 0) < TICK_JOBS // 2:
+            if self._ticks and not marks and len(holdings.outcomes) + (want if hungry else 0) < TICK_JOBS // 2:
                 break  # too little for a second tick: it will go with the next
-            if not (holdings.outcomes or self._list_held or mark or hungry):
+            if not (holdings.outcomes or self._list_held or marks or hungry):
                 break
-            self._start_tick(want, mark)
+            self._start_tick(want, marks)
         await self._wait(0 if self._stopping else holdings.room())
 
-    def _start_tick(self, want: int, mark: Attempt | None) -> None:
+    def _start_tick(self, want: int, marks: list[Attempt]) -> None:
         self._holdings.reserved += want
-        self._ticks.add(asyncio.get_running_loop().create_task(self._run_tick(want, mark)))
+        self._ticks.add(asyncio.get_running_loop().create_task(self._run_tick(want, marks)))
 
-    async def _run_tick(self, want: int, mark: Attempt | None) -> None:
+    async def _run_tick(self, want: int, marks: list[Attempt]) -> None:
         try:
-            await self._tick(want, mark)
+            await self._tick(want, marks)
         finally:
             self._ticks.discard(asyncio.current_task())
             self._changed.set()
 
-    async def _tick(self, want: int, mark: Attempt | None) -> None:
+    async def _tick(self, want: int, marks: list[Attempt]) -> None:
         holdings = self._holdings
         outcomes = holdings.take_outcomes(TICK_JOBS * 2)
         list_held, self._list_held = self._list_held, False
         if list_held:
             self._list_held_at = time.monotonic() + self._settings.lease
-        marks = () if mark is None else (mark.claim.job_id,)
+        started = [mark.claim.job_id for mark in marks]
         try:
-            reply = await self._store.tick(self._args, want, outcomes, list_held=list_held, marks=marks)
+            reply = await self._store.tick(self._args, want, outcomes, list_held=list_held, marks=started)
         except BaseException as error:
             holdings.reserved -= want
             holdings.put_back(outcomes)
+            self._unsure.update(outcome.entry for outcome in outcomes)
             self._list_held = True
-            if mark is not None:
-                holdings.unmarked(mark)
+            holdings.unmarked(marks)
             if not isinstance(error, Exception):
                 raise
             if not isinstance(error, StoreError):
@@ -173,14 +175,16 @@ class Ticker:
         holdings.reserved -= want
         holdings.settled(outcomes)
         for at in reply.stale:
-            if not list_held:  # else it may be our own, settled by the tick whose reply was lost
+            stale = outcomes[int(at)]
+            if stale.entry not in self._unsure:
                 self.stale_outcomes += 1
-                stale = outcomes[int(at)]
                 log.warning("job %s: its lease had moved on when it ended (%s); dropped", stale.job_id, stale.kind)
-        if mark is not None and self._stopping:
-            holdings.unmarked(mark)
-        elif mark is not None:
-            holdings.run(mark)
+        self._unsure.difference_update(outcome.entry for outcome in outcomes)
+        if self._stopping:
+            holdings.unmarked(marks)
+        else:
+            for mark in marks:
+                holdings.run(mark)
         self._take(reply, want)
 
     def _take(self, reply: TickReply, want: int) -> None:
@@ -242,7 +246,7 @@ class Ticker:
         """Something is due, or nothing has been heard for a beat."""
         self._due_at = None
         if self._parked is None:
-            self._start_tick(0, None)  # all slots are busy: still renew, sweep and promote
+            self._start_tick(0, [])  # all slots are busy: still renew, sweep and promote
         elif due:
             try:
                 await self._store.wake()
@@ -287,7 +291,7 @@ class Ticker:
         while self.running and not hurry.is_set() and (left := end - time.monotonic()) > 0:
             self._changed.clear()
             if (self._holdings.outcomes or self._list_held) and not self._ticks:
-                self._start_tick(0, None)
+                self._start_tick(0, [])
             changed = asyncio.ensure_future(self._changed.wait())
             timeout = min(left, self._settings.lease / 3)
             await asyncio.wait({changed, hurried}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -337,7 +341,7 @@ class Ticker:
         end = time.monotonic() + self._settings.timeout
         while self._ticks or self._holdings.outcomes or self._list_held:
             if not self._ticks and time.monotonic() >= self._pause_until:
-                self._start_tick(0, None)
+                self._start_tick(0, [])
             await asyncio.wait(self._ticks, timeout=1.0) if self._ticks else await asyncio.sleep(FIRST_PAUSE)
             if time.monotonic() > end and (self._holdings.outcomes or self._list_held):
                 raise StoreError(f"{len(self._holdings.outcomes)} outcomes could not be settled before the end")
