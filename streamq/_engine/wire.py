@@ -81,6 +81,9 @@ class Wire:
             self._protocol = _Replies(connection)
             self.connects += 1
             self.client_id = None
+            if self._closed:
+                self._protocol.end("the connection was closed by its owner")
+                raise StoreUnavailable("the connection was closed by its owner while it was being opened")
             return self._protocol
 
     def drop(self, why: str) -> None:
