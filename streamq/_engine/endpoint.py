@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.connection import AbstractConnection
 
-_SECRET = re.compile(r"(://[^:/@]*:)[^@/]*@")
+_SECRET = re.compile(r"(://[^:/@\s]*:)\S*@|([?&]password=)[^&\s]*")
 
 
 class Endpoint:
@@ -37,7 +37,9 @@ class Endpoint:
             try:
                 self._kind, self._options = _from_url(target)
             except ValueError as error:
-                raise InvalidInput(f"{hide_password(target)} is no Redis URL: {error}") from None
+                # With a password in it, what redis-py says may quote a piece of that.
+                why = "percent-encode special characters in the password" if "@" in target else error
+                raise InvalidInput(f"{hide_password(target)} is no Redis URL: {why}") from None
         elif isinstance(target, Redis):
             pool = target.connection_pool
             self._kind, self._options = pool.connection_class, dict(pool.connection_kwargs)
@@ -115,4 +117,4 @@ def _from_url(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
 
 def hide_password(text: str) -> str:
     """Return `text` with the passwords of all URLs in it replaced."""
-    return _SECRET.sub(r"\1***@", text)
+    return _SECRET.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)

@@ -29,12 +29,21 @@ async def ask(endpoint: Endpoint, *command: Any) -> Any:
         ("redis://:hunter2@host:1/0", "redis://:***@host:1/0"),
         ("redis://bank:hunter2@host", "redis://bank:***@host"),
         ("failed at redis://:a@b and rediss://u:c@d/1", "failed at redis://:***@b and rediss://u:***@d/1"),
+        ("no redis://:hunter/2@host:1/0", "no redis://:***@host:1/0"),
+        ("redis://host?db=1&password=hunter2&timeout=1", "redis://host?db=1&password=***&timeout=1"),
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("unix:///tmp/redis.sock", "unix:///tmp/redis.sock"),
     ],
 )
 def test_a_password_in_a_text_is_hidden(text: str, hidden: str) -> None:
     assert hide_password(text) == hidden
+
+
+def test_no_piece_of_a_password_shows_when_the_url_can_not_be_read() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Endpoint("redis://:hunter/2@host:1/0", 5.0)
+    assert "hunter" not in str(caught.value)
+    assert "percent-encode" in str(caught.value)
 
 
 async def test_a_tcp_and_a_unix_address_reach_the_same_server(server: RedisServer) -> None:
