@@ -53,11 +53,11 @@ local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active
 local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age)
 
 local stale, settled = settle(turn, ARGV, 9 + marks)
-redis.call('ZADD', base .. ':workers', now + lease_ms, worker)
+local joined = redis.call('ZADD', base .. ':workers', now + lease_ms, worker) == 1
 for at = 9, 8 + marks do
   mark(turn, ARGV[at])
 end
-audit(turn, audit_at, lease_ms)
+audit(turn, joined and 0 or audit_at, lease_ms) -- a worker that joins may do so because the leases were lost
 local taken_back = sweep(turn, max_stalls)
 local promoted = promote(turn)
 for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
