@@ -24,7 +24,7 @@ from streamq.processors.generated import GeneratedFile, describe, record
 from streamq.processors.imports_entities import entity_import
 from streamq.processors.imports_progress import Standing, advance, count_errors, errors_after, keep_errors, standing
 from streamq.processors.imports_readers import FileRows
-from streamq.processors.imports_records import Record, check
+from streamq.processors.imports_records import check
 from streamq.processors.imports_request import Entity, ImportRequest, ImportResult, RowError
 from streamq.processors.ledger import Ledger, open_ledger
 from streamq.processors.ledger.money import now
@@ -38,6 +38,8 @@ JOBS: dict[str, Entity | None] = {
     "import-members": Entity.MEMBERS,
     "import-accounts": Entity.ACCOUNTS,
     "import-transactions": Entity.TRANSACTIONS,
+    "update-members": Entity.MEMBERS,
+    "update-accounts": Entity.ACCOUNTS,
 }
 """The job names, and the entity that each is bound to."""
 
@@ -53,7 +55,7 @@ _ERRORS_PER_READ = 5_000
 class Batch(msgspec.Struct, frozen=True):
     """Rows that are stored together: those that are sound, the errors of the others, and the last row's number."""
 
-    sound: list[tuple[int, Record]]
+    sound: list[tuple[int, msgspec.Struct]]
     errors: list[RowError]
     failed: int
     last: int
@@ -70,10 +72,11 @@ async def import_records(job: ActiveJob[ImportRequest]) -> ImportResult:
     """
     bound = JOBS[job.name]
     if bound is not None and job.data.entity is not bound:
-        raise Unrecoverable(f"{job.name} imports {bound}, not {job.data.entity}")
+        raise Unrecoverable(f"{job.name} is for {bound}, not for {job.data.entity}")
+    request = msgspec.structs.replace(job.data, update=True) if job.name.startswith("update-") else job.data
     storage = await asyncio.to_thread(open_storage)
     async with open_ledger() as ledger:
-        return await run_import(ledger, storage, job.data, job_id=f"{job.queue}/{job.id}", progress=job.progress)
+        return await run_import(ledger, storage, request, job_id=f"{job.queue}/{job.id}", progress=job.progress)
 
 
 for _name in JOBS:
@@ -124,7 +127,7 @@ async def _import_rest(
 ) -> Standing:
     """Store the batches after `at` and return where that ends."""
     batches = read_batches(request, rows, at.row)
-    target = entity_import(request.entity, request.on_duplicate, key, now().date())
+    target = entity_import(request, key, now().date())
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         async with ledger.begin() as conn:
             stored = await target.store(conn, batch.sound)
@@ -146,13 +149,13 @@ def read_batches(request: ImportRequest, rows: FileRows, after: int) -> Iterator
     """Yield the rows after number `after`, checked, in batches. Blocks while it reads."""
     fresh = itertools.dropwhile(lambda row: row.number <= after, rows)
     while chunk := list(itertools.islice(fresh, request.batch_size)):
-        sound: list[tuple[int, Record]] = []
+        sound: list[tuple[int, msgspec.Struct]] = []
         errors: list[RowError] = []
         for row in chunk:
             if row.error:
                 errors.append(RowError(row.number, "", row.error))
                 continue
-            found = check(request.entity, row.fields)
+            found = check(request.entity, row.fields, update=request.update)
             if isinstance(found, list):
                 errors += [RowError(row.number, field, reason) for field, reason in found]
             else:
@@ -181,7 +184,7 @@ def _fingerprint(request: ImportRequest, file: BinaryIO | None) -> tuple[str, in
         digest.update(chunk)
         size += len(chunk)
     content.seek(0)
-    how = (request.entity, request.file_format, request.delimiter, request.encoding)
+    how = (request.entity, request.update, request.file_format, request.delimiter, request.encoding)
     digest.update(repr([str(word) for word in how]).encode())
     return digest.hexdigest()[:32], size
 

@@ -5,16 +5,17 @@ Everything runs in the transaction of the batch; nothing here commits.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamq.processors.imports_records import AccountRecord, MemberRecord, Record, TransactionRecord
-from streamq.processors.imports_request import Entity, OnDuplicate, RowError
+from streamq.processors.imports_request import Entity, ImportRequest, OnDuplicate, RowError
 from streamq.processors.ledger import Posting, Transaction, tables
 from streamq.processors.ledger.books import CHUNK, ensure_bank_account, insert_unchecked
 from streamq.processors.ledger.money import now
@@ -38,8 +39,12 @@ class EntityImport(Protocol):
         """Insert the records of `batch` (row number, record) that the ledger can take."""
 
 
-def entity_import(entity: Entity, on_duplicate: OnDuplicate, job_id: str, today: date) -> EntityImport:
-    """Return what stores `entity`; `today` stands for a day that a record leaves out."""
+def entity_import(request: ImportRequest, job_id: str, today: date) -> EntityImport:
+    """Return what stores the request's entity; `today` stands for a day that a record leaves out."""
+    entity, on_duplicate = request.entity, request.on_duplicate
+    if request.update:
+        fixed = () if entity == Entity.MEMBERS else ("member_id", "currency")
+        return EntityUpdate(tables.members if entity == Entity.MEMBERS else tables.accounts, fixed)
     if entity == Entity.MEMBERS:
         return MemberImport(tables.members, on_duplicate, today)
     if entity == Entity.ACCOUNTS:
@@ -104,6 +109,48 @@ class AccountImport(_ByID[AccountRecord]):
             await conn.execute(insert(self._table), rows)
         done.imported = len(rows)
         return done
+
+
+class EntityUpdate:
+    """Changes rows that are there, in the order in which they come: what a patch leaves unset stays as it is."""
+
+    def __init__(self, table: Table, fixed: tuple[str, ...]) -> None:
+        self._table, self._fixed = table, fixed
+
+    async def store(self, conn: AsyncConnection, batch: Sequence[tuple[int, msgspec.Struct]]) -> Stored:
+        done = Stored()
+        rows = [(row, _given(patch)) for row, patch in batch]
+        present = await self._present(conn, (given["id"] for _, given in rows))
+        sound = []
+        for row, given in rows:
+            wrong = self._wrong(given, present)
+            if wrong is None:
+                sound.append(given)
+            else:
+                done.errors.append(RowError(row, *wrong))
+        for _, alike in itertools.groupby(sound, key=lambda given: given.keys()):
+            changes = [{"of": given["id"]} | {k: v for k, v in given.items() if k != "id"} for given in alike]
+            if len(changes[0]) > 1:
+                await conn.execute(update(self._table).where(self._table.c.id == bindparam("of")), changes)
+        done.imported = len(sound)
+        return done
+
+    async def _present(self, conn: AsyncConnection, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        columns = [self._table.c[name] for name in ("id", *self._fixed)]
+        found: dict[str, dict[str, Any]] = {}
+        for chunk in _chunks(set(ids)):
+            rows = await conn.execute(select(*columns).where(self._table.c.id.in_(chunk)))
+            found.update({row.id: dict(row._mapping) for row in rows})
+        return found
+
+    def _wrong(self, given: dict[str, Any], present: dict[str, dict[str, Any]]) -> tuple[str, str] | None:
+        now_ = present.get(given["id"])
+        if now_ is None:
+            return "id", f"{given['id']} does not exist"
+        for field in self._fixed:
+            if given.get(field, now_[field]) != now_[field]:
+                return field, f"can't be changed: it is {now_[field]}"
+        return None
 
 
 class TransactionImport(_ByID[TransactionRecord]):
@@ -184,6 +231,10 @@ async def existing(conn: AsyncConnection, table: Table, ids: Iterable[str]) -> s
 def _chunks(ids: Iterable[str]) -> Iterable[list[str]]:
     wanted = sorted(ids)
     return (wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK))
+
+
+def _given(patch: msgspec.Struct) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.structs.asdict(patch).items() if value is not msgspec.UNSET}
 
 
 def _columns(record: Record, **defaults: Any) -> dict[str, Any]:

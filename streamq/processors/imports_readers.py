@@ -197,7 +197,11 @@ class FileRows:
             twice = sorted({name for name in known if known.count(name) > 1})
             if twice:
                 raise Unrecoverable(f"the heading names {', '.join(twice)} twice")
-            lacking = [name for name in required_columns(self._request.entity) if name not in known]
+            lacking = [
+                name
+                for name in required_columns(self._request.entity, update=self._request.update)
+                if name not in known
+            ]
             if lacking:
                 raise Unrecoverable(f"the heading lacks {', '.join(lacking)}; it has {', '.join(words)[:200]}")
             return number, names

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from streamq.processors.imports_request import Entity
 from streamq.processors.ledger.money import check_currency, to_minor
@@ -71,6 +71,21 @@ RECORDS: dict[Entity, type[Record]] = {
     Entity.ACCOUNTS: AccountRecord,
     Entity.TRANSACTIONS: TransactionRecord,
 }
+PATCHES: dict[Entity, type[msgspec.Struct]] = {
+    entity: msgspec.defstruct(
+        f"{record.__name__}Patch",
+        [
+            (field.name, field.type) if field.name == "id" else (field.name, field.type | UnsetType, UNSET)
+            for field in msgspec.structs.fields(record)
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+    for entity, record in RECORDS.items()
+    if entity is not Entity.TRANSACTIONS
+}
+"""What an update of each entity gives: the id, and those fields that are to change."""
+
 _ALIASES = {
     "date": "booked_on",
     "account": "account_id",
@@ -97,9 +112,10 @@ def column_names(entity: Entity) -> dict[str, str]:
     return known | {alias.replace("_", ""): field for alias, field in _ALIASES.items() if field in fields}
 
 
-def required_columns(entity: Entity) -> list[str]:
+def required_columns(entity: Entity, *, update: bool = False) -> list[str]:
     """Return the fields that every row must have."""
-    return [field.name for field in msgspec.structs.fields(RECORDS[entity]) if field.required]
+    kind = PATCHES[entity] if update else RECORDS[entity]
+    return [field.name for field in msgspec.structs.fields(kind) if field.required]
 
 
 def squeeze(heading: str) -> str:
@@ -122,12 +138,12 @@ def plain_value(value: Any) -> Any:
     return str(value)
 
 
-def check(entity: Entity, fields: Mapping[str, Any]) -> Record | list[Problem]:
+def check(entity: Entity, fields: Mapping[str, Any], *, update: bool = False) -> msgspec.Struct | list[Problem]:
     """Return the record that `fields` describe, or everything that is wrong with them, field by field.
 
-    Fields come as text (`plain_value`); those that are absent take their defaults.
+    Fields come as text (`plain_value`). Those that are absent take their defaults, or, in an update, stay unset.
     """
-    kind = RECORDS[entity]
+    kind = PATCHES[entity] if update else RECORDS[entity]
     try:
         record = msgspec.convert(fields, kind, strict=False)
     except msgspec.ValidationError:
@@ -136,7 +152,7 @@ def check(entity: Entity, fields: Mapping[str, Any]) -> Record | list[Problem]:
     return wrong or record
 
 
-def _beyond_types(record: Record) -> list[Problem]:
+def _beyond_types(record: msgspec.Struct) -> list[Problem]:
     wrong: list[Problem] = []
     if isinstance(record, TransactionRecord):
         try:
@@ -154,7 +170,7 @@ def _beyond_types(record: Record) -> list[Problem]:
     return wrong
 
 
-def _problems(kind: type[Record], fields: Mapping[str, Any]) -> list[Problem]:
+def _problems(kind: type[msgspec.Struct], fields: Mapping[str, Any]) -> list[Problem]:
     """Look at each field on its own: msgspec stops at the first one."""
     wrong: list[Problem] = []
     for field in msgspec.structs.fields(kind):

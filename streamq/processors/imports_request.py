@@ -50,7 +50,8 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
         file: The file's name in the storage; or
         records: the rows themselves, if they are few.
         format: The file's format; by default what its name ends with.
-        on_duplicate: What to do with a row whose id is known: an error, or leave it out.
+        update: Change members or accounts that are there, instead of adding: the id and the fields to change.
+        on_duplicate: What to do with a row to add whose id is known: an error, or leave it out.
         delimiter, encoding: Of a CSV file.
         batch_size: Rows per database transaction.
     """
@@ -59,6 +60,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     file: Annotated[str, msgspec.Meta(min_length=1, max_length=400)] | None = None
     records: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=MAX_INLINE)] | None = None
     format: ImportFormat | None = None
+    update: bool = False
     on_duplicate: OnDuplicate = OnDuplicate.ERROR
     delimiter: Annotated[str, msgspec.Meta(pattern=r"^[,;|\t]$")] = ","
     encoding: Annotated[str, msgspec.Meta(pattern=r"^(utf-8|utf-16|cp1252|iso-8859-1)$")] = "utf-8"
@@ -67,6 +69,8 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     def __post_init__(self) -> None:
         if (self.file is None) == (self.records is None):
             raise ValueError("give file or records, one of them")
+        if self.update and self.entity == Entity.TRANSACTIONS:
+            raise ValueError("what is booked is never changed: book another transaction that puts it right")
         if self.file is not None and self.format is None and self.file_format is None:
             raise ValueError(f"the format of {self.file[-40:]!r} is not clear from its name: give format")
 
@@ -92,7 +96,7 @@ class ImportResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How an import went.
 
     Attributes:
-        total: Rows read, of which so many were `imported`, `skipped` (id known) and `failed`.
+        total: Rows read, of which so many were `imported` (by an update: changed), `skipped` (id known) and `failed`.
         errors: The first of them; `error_count` says how many there are, `errors_file` holds all.
         ignored_columns: Headings that mean nothing to this import.
         resumed_after: The row after which this attempt went on; 0 if it did all of it.

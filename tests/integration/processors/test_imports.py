@@ -187,6 +187,57 @@ async def test_accounts_need_their_member(bank, storage):
     ]
 
 
+async def test_an_update_changes_the_fields_that_are_given_and_no_others(ledger, storage):
+    put(storage, "m.csv", csv_bytes(MEMBERS))
+    await run(ledger, storage, "members", file="m.csv")
+    changes = [
+        {"id": "M-1", "status": "closed"},
+        {"id": "M-2", "email": "zoe@example.org", "status": "inactive"},
+        {"id": "M-2", "email": "zoe.mueller@example.org"},
+        {"id": "M-404", "status": "closed"},
+        {"id": "M-3", "email": "nowhere"},
+        {"id": "M-3"},
+    ]
+    put(storage, "changes.csv", csv_bytes(changes))
+    result = await run(ledger, storage, "members", job_id="imports/2", file="changes.csv", update=True)
+    assert (result.total, result.imported, result.failed) == (6, 4, 2)
+    assert [(e.row, e.field, e.reason) for e in result.errors] == [
+        (5, "id", "M-404 does not exist"),
+        (6, "email", "is no e-mail address: 'nowhere'"),
+    ]
+    async with ledger.read() as conn:
+        columns = tables.members.c
+        query = select(columns.id, columns.name, columns.email, columns.phone, columns.status).order_by(columns.id)
+        rows = [tuple(row) for row in await conn.execute(query)]
+    assert rows == [
+        ("M-1", "Ada Lovelace", "ada@example.org", None, "closed"),
+        ("M-2", "Zoé Müller", "zoe.mueller@example.org", "+32 470 12 34 56", "inactive"),
+        ("M-3", "Grace O'Brien", None, None, "inactive"),
+    ]
+
+
+async def test_an_update_never_moves_an_account_to_another_member_or_currency(bank, storage):
+    changes = [
+        {"id": "A-1", "status": "frozen", "currency": "EUR"},
+        {"id": "A-2", "currency": "USD"},
+        {"id": "A-2", "memberId": "M-1"},
+    ]
+    result = await run(bank, storage, "accounts", records=changes, update=True)
+    assert [(e.row, e.field, e.reason) for e in result.errors] == [
+        (2, "currency", "can't be changed: it is EUR"),
+        (3, "member_id", "can't be changed: it is M-0"),
+    ]
+    async with bank.read() as conn:
+        account = tables.accounts.c
+        found = await conn.execute(select(account.status, account.currency).where(account.id == "A-1"))
+        assert tuple(found.one()) == ("frozen", "EUR")
+
+
+def test_what_is_booked_can_not_be_updated():
+    with pytest.raises(msgspec.ValidationError, match="what is booked is never changed"):
+        msgspec.convert({"entity": "transactions", "file": "t.csv", "update": True}, ImportRequest)
+
+
 async def test_transactions_are_booked_on_both_sides(bank, storage):
     rows = [
         {"id": "T-1", "account_id": "A-1", "amount": "100.00", "date": "2024-11-05"},

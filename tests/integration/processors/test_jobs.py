@@ -66,7 +66,7 @@ async def test_members_that_are_exported_come_in_again_elsewhere(redis_url, bank
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("import-members", {"entity": "accounts", "file": "a.csv"}, "import-members imports members, not accounts"),
+        ("import-members", {"entity": "accounts", "file": "a.csv"}, "import-members is for members, not for accounts"),
         ("import-members", {"entity": "members", "file": "a.csv"}, "the storage has no file a.csv"),
         ("import-members", {"entity": "members", "file": "../../etc/passwd", "format": "csv"}, "plain relative path"),
         ("import-members", {"entity": "members"}, "give file or records"),
