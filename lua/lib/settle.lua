@@ -56,6 +56,47 @@ local function read_entries(key, entries)
   return found
 end
 
+-- Ended entries go. Mostly all entries before the oldest one that is still pending have ended: one trim takes them, at a
+-- fraction of what deleting each would cost. (What is not delivered yet stands behind everything that is pending.)
+local function drop_entries(key, entries)
+  local rest = entries
+  if #entries >= 8 then
+    local oldest = redis.call('XPENDING', key, 'w')[2]
+    if not oldest then
+      local high = 0
+      for _, entry in ipairs(entries) do
+        high = math.max(high, number_of(entry))
+      end
+      oldest = string.format('%.0f-0', high + 1)
+    end
+    redis.call('XTRIM', key, 'MINID', '=', oldest)
+    local from = number_of(oldest)
+    rest = {}
+    for _, entry in ipairs(entries) do
+      if number_of(entry) >= from then
+        rest[#rest + 1] = entry
+      end
+    end
+  end
+  in_thousands('XDEL', key, rest)
+end
+
+-- Of many jobs that complete in one call, only the last ones outlive it, if all keep the same number: returns how many
+-- of the first need no record.
+local function passing(outcomes, fresh)
+  local keep, completed = nil, 0
+  for _, at in ipairs(fresh) do
+    if outcomes[at] == 'done' then
+      keep = keep or outcomes[at + 5]
+      completed = completed + 1
+      if outcomes[at + 5] ~= keep then
+        return 0
+      end
+    end
+  end
+  return keep and math.max(completed - tonumber(keep), 0) or 0
+end
+
 local function settle(turn, outcomes, from)
   local stale, settled, fresh = {}, 0, {}
   local dropped, wanted = { {}, {}, {}, {} }, { {}, {}, {}, {} }
@@ -68,10 +109,17 @@ local function settle(turn, outcomes, from)
       fresh[settled] = at
       local entries = dropped[lane]
       entries[#entries + 1] = entry
-      if outcomes[at] ~= 'done' or outcomes[at + 5] ~= '0' then
-        entries = wanted[lane]
-        entries[#entries + 1] = entry
-      end
+    end
+  end
+  local pass = passing(outcomes, fresh)
+  for _, at in ipairs(fresh) do
+    if outcomes[at] == 'done' and pass > 0 then
+      pass = pass - 1
+      outcomes[at + 5] = '0'
+    end
+    if outcomes[at] ~= 'done' or outcomes[at + 5] ~= '0' then
+      local entries = wanted[tonumber(outcomes[at + 1])]
+      entries[#entries + 1] = outcomes[at + 2]
     end
   end
   local parts_of = {}
@@ -98,7 +146,7 @@ local function settle(turn, outcomes, from)
     end
   end
   for lane = 1, 4 do
-    in_thousands('XDEL', lane_key(turn, lane), dropped[lane])
+    drop_entries(lane_key(turn, lane), dropped[lane])
   end
   return stale, settled
 end

@@ -16,10 +16,10 @@ from streamq.worker.runner import Attempt
 
 AHEAD = 0.003
 """Seconds of work that may be claimed ahead."""
-MOST_AHEAD = 200
+MOST_AHEAD = 400
 SAMPLES = 20
 """Jobs that must have ended before their length counts for anything."""
-OVERDUE = 0.02
+OVERDUE = 0.05
 """Seconds after which a claim that could not start is given back."""
 COOL_DOWN = 1.0
 """Seconds without claiming ahead after something was given back."""

@@ -35,9 +35,11 @@ LONGEST_PARK = 5.0
 """Seconds that a parked worker waits at the server before it looks again."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between ticks that fail: from, up to."""
-TICK_JOBS = 100
-"""Jobs that one tick claims at most, and outcomes that it settles: about two milliseconds of the server's time."""
+TICK_JOBS = 250
+"""Jobs that one tick claims at most (it settles twice as many): about three milliseconds of the server's time."""
 TICKS_UNDER_WAY = 2
+WORTH_A_TICK = 50
+"""Outcomes and claims that are worth a second tick while one is under way."""
 
 
 class Ticker:
@@ -133,7 +135,7 @@ class Ticker:
             want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
             marks = holdings.next_suspects() if not self._stopping else []
             hungry = want and self._hungry
-            if self._ticks and not marks and len(holdings.outcomes) + (want if hungry else 0) < TICK_JOBS // 2:
+            if self._ticks and not marks and len(holdings.outcomes) + (want if hungry else 0) < WORTH_A_TICK:
                 break  # too little for a second tick: it will go with the next
             if not (holdings.outcomes or self._list_held or marks or hungry):
                 break
