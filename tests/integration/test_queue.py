@@ -24,6 +24,7 @@ from streamq import (
     StreamqError,
     Unrecoverable,
 )
+from streamq._engine import codec
 from streamq.errors import PayloadTooLarge, StoreRefused, StoreUnavailable, UnencodableData, WrongState
 from streamq.observer import Observer
 from streamq.queue import NewJobSpec
@@ -253,7 +254,9 @@ async def test_one_job_that_does_not_fit_keeps_all_out_and_is_named(
     assert client.dbsize() == 0
 
 
-async def test_thousands_of_jobs_go_in_parts_and_come_out_whole_and_in_order(queue: Queue, bench: Bench) -> None:
+async def test_thousands_of_jobs_go_in_parts_and_arrive_whole_and_in_order(
+    queue: Queue, bench: Bench, client: redis.Redis
+) -> None:
     await queue.add("a", "first", job_id="taken")
     specs: list[NewJobSpec] = [("a", n) for n in range(3_500)]
     specs[10] = ("a", "again", JobOptions(job_id="taken"))
@@ -267,14 +270,18 @@ async def test_thousands_of_jobs_go_in_parts_and_come_out_whole_and_in_order(que
         found = await jobs[n].snapshot()
         assert found is not None
         assert found.data == n
-    ran: list[Any] = []
+    lane = [codec.decode_envelope(fields[b"d"]) for _, fields in client.xrange("sq:{q}:lane:3")]
+    assert [codec.decode(bytes(job.data)) for job in lane] == ["first", *(n for n in range(3_499) if n != 10)]
+    ran: set[Any] = set()
 
     async def run(job: Any) -> None:
-        ran.append(job.data)
+        ran.add(job.data)
+        if len(ran) == 3_499:
+            done.set()
 
-    async with bench.worker(run, concurrency=1):
-        await jobs[3_498].result(60)
-    assert ran == ["first", *(n for n in range(3_499) if n != 10)]
+    done = asyncio.Event()
+    async with bench.worker(run), asyncio.timeout(60):
+        await done.wait()
 
 
 async def test_a_large_batch_of_few_large_jobs_goes_in_parts_too(redis_url: str) -> None:
@@ -304,10 +311,10 @@ async def test_a_batch_whose_producer_dies_after_the_first_commit_is_finished_by
         if len(ran) == 2_500:
             done.set()
 
-    async with bench.worker(run, concurrency=1), asyncio.timeout(60):
+    async with bench.worker(run), asyncio.timeout(60):
         await done.wait()
-    assert ran == list(range(2_500))
-    assert list(client.scan_iter(match="*:batch*")) == []
+    assert sorted(ran) == list(range(2_500))
+    assert list(client.scan_iter(match="sq:{q}:batch*")) == []
 
 
 async def test_a_batch_whose_producer_dies_before_the_commit_is_never_seen(
@@ -318,7 +325,7 @@ async def test_a_batch_whose_producer_dies_before_the_commit_is_never_seen(
     async with bench.worker(echoes):
         assert await (await queue.add("a", "other")).result(10) == "other"
     assert (await queue.stats()).total == 1
-    assert all(0 < client.pttl(key) <= 600_000 for key in client.scan_iter(match="*:batch*"))
+    assert all(0 < client.pttl(key) <= 600_000 for key in client.scan_iter(match="sq:{q}:batch*"))
 
 
 # Looking --------------------------------------------------------------------------------------------------------------
