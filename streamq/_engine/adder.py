@@ -29,10 +29,9 @@ class _Unit:
 
     __slots__ = ("deadline", "done", "jobs", "size")
 
-    def __init__(self, jobs: Sequence[NewJob], deadline: float) -> None:
-        self.jobs, self.deadline = jobs, deadline
-        self.size = sum(len(job.envelope) for job in jobs)
-        self.done: asyncio.Future[list[Added]] = asyncio.get_running_loop().create_future()
+    def __init__(self, jobs: Sequence[NewJob], size: int, loop: asyncio.AbstractEventLoop, within: float) -> None:
+        self.jobs, self.size, self.deadline = jobs, size, loop.time() + within
+        self.done: asyncio.Future[list[Added]] = loop.create_future()
 
 
 class Adder:
@@ -64,7 +63,8 @@ class Adder:
                 self._idle.set()
 
     async def _add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        if len(jobs) > CALL_JOBS or sum(len(job.envelope) for job in jobs) > CALL_BYTES:
+        size = len(jobs[0].envelope) if len(jobs) == 1 else sum([len(job.envelope) for job in jobs])
+        if len(jobs) > CALL_JOBS or size > CALL_BYTES:
             return await self._add_in_parts(jobs)
         if not self._busy:
             self._busy = True
@@ -74,7 +74,7 @@ class Adder:
                 self._busy = False
                 if self._pending:
                     self._start_flusher()
-        unit = _Unit(jobs, asyncio.get_running_loop().time() + self._store.settings.timeout)
+        unit = _Unit(jobs, size, asyncio.get_running_loop(), self._store.settings.timeout)
         self._pending.append(unit)
         return await unit.done
 
