@@ -257,9 +257,9 @@ class Queue(Operations, BulkOperations, Listings, Overview, DeadLetters, Schedul
         known_id(job_id)
         async with asyncio.timeout(limit):
             known = False
-            while True:
-                waiter = await self._endings.watch(job_id)
-                try:
+            waiter = await self._endings.watch(job_id)
+            try:
+                while True:
                     job = await self.get_job(job_id)
                     if job is not None and job.state.ended:
                         return _ending(job)
@@ -267,11 +267,14 @@ class Queue(Operations, BulkOperations, Listings, Overview, DeadLetters, Schedul
                         raise (ResultNotKept if known else JobNotFound)(job_id)
                     known = True
                     await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
-                    kind = waiter.result() if waiter.done() else None
-                finally:
-                    self._endings.forget(job_id, waiter)
-                if kind in ("removed", "cancelled"):
-                    raise JobCancelled(job_id)
+                    if not waiter.done():
+                        continue
+                    if waiter.result() in ("removed", "cancelled"):
+                        raise JobCancelled(job_id)
+                    told, waiter = waiter, await self._endings.watch(job_id)
+                    self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
+            finally:
+                self._endings.forget(job_id, waiter)
 
     async def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield what happens in the queue, for ever and over reconnects.
