@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, and_, cast, exists, func, select, type_coerce
+from sqlalchemy import BigInteger, and_, case, cast, exists, func, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streamq.errors import Unrecoverable
@@ -112,11 +112,13 @@ async def candidates(
     """
     later = exists().where(and_(interest_postings.c.account_id == accounts.c.id, interest_postings.c.day >= day))
     last = select(func.max(interest_postings.c.day)).where(interest_postings.c.account_id == accounts.c.id)
-    balance = (
-        select(type_coerce(func.sum(postings.c.amount), BigInteger))
-        .join(transactions, transactions.c.id == postings.c.transaction_id)
-        .where(postings.c.account_id == accounts.c.id, transactions.c.booked_on <= day)
-    )
+    whole = select(type_coerce(func.sum(postings.c.amount), BigInteger)).where(postings.c.account_id == accounts.c.id)
+    then = whole.join(transactions, transactions.c.id == postings.c.transaction_id)
+    then = then.where(transactions.c.booked_on <= day)
+    # Most runs are for the last day that has bookings: then the sum needs no look at each booking's date. In one
+    # statement, as a booking that commits between two of them would count for a day before its own.
+    later_bookings = exists().where(transactions.c.booked_on > day)
+    balance = case((later_bookings, then.scalar_subquery()), else_=whole.scalar_subquery())
     query = (
         select(
             accounts.c.id,
@@ -124,7 +126,7 @@ async def candidates(
             accounts.c.currency,
             accounts.c.opened_on,
             last.scalar_subquery(),
-            cast(func.coalesce(balance.scalar_subquery(), 0), BigInteger),  # PostgreSQL sums integers to numeric
+            cast(func.coalesce(balance, 0), BigInteger),  # PostgreSQL sums integers to numeric
         )
         .where(
             accounts.c.id > after,

@@ -81,7 +81,7 @@ postings = Table(
     Column("amount", Money, nullable=False),
     PrimaryKeyConstraint("transaction_id", "line"),
     CheckConstraint("amount <> 0", name="ck_postings_amount"),
-    Index("ix_postings_account_id", "account_id"),
+    Index("ix_postings_account_id", "account_id", "amount"),  # balances are summed from it alone
     sqlite_with_rowid=False,
 )
 
