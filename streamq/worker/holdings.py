@@ -77,31 +77,34 @@ class Holdings:
                 self.ready.append(attempt)
         self._fill()
 
-    def run(self, attempt: Attempt) -> None:
-        """Give an attempt a slot."""
-        self._busy += 1
-        attempt.started_at = time.monotonic()
-        self._start(attempt)
-
     def next_suspects(self) -> list[Attempt]:
-        """Return the suspects to start next; they have to be marked first.
+        """Give slots to the suspects that may start next, and return them: `run` each once it is marked.
 
         Those that another stall would fail start alone, one after the other.
         """
         found: list[Attempt] = []
-        last: deque[Attempt] = deque()
+        waiting: deque[Attempt] = deque()
         for attempt in self.suspects:
-            may_stall = attempt.claim.stalls + 1 < self._max_stalls
-            (found if may_stall else last).append(attempt)
-        if self.suspect is None and last:
-            self.suspect = last.popleft()
-            found.append(self.suspect)
-        self.suspects = last
+            alone = attempt.claim.stalls + 1 >= self._max_stalls
+            if self._busy >= self._concurrency or (alone and self.suspect is not None):
+                waiting.append(attempt)
+                continue
+            if alone:
+                self.suspect = attempt
+            self._busy += 1
+            found.append(attempt)
+        self.suspects = waiting
         return found
 
+    def run(self, attempt: Attempt) -> None:
+        """Start an attempt that has a slot."""
+        attempt.started_at = time.monotonic()
+        self._start(attempt)
+
     def unmarked(self, attempts: Iterable[Attempt]) -> None:
-        """The mark of these suspects failed: they wait again."""
+        """The mark of these suspects failed: they wait again, without a slot."""
         for attempt in attempts:
+            self._busy -= 1
             if attempt is self.suspect:
                 self.suspect = None
             self.suspects.appendleft(attempt)
@@ -146,6 +149,7 @@ class Holdings:
         self._filling = True
         try:
             while self.ready and self._busy < self._concurrency and not self.closed:
+                self._busy += 1
                 self.run(self.ready.popleft())
         finally:
             self._filling = False
