@@ -25,7 +25,11 @@ Row = Sequence[Any]
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 _QUOTED = re.compile(r"'+[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+_SUSPECT = frozenset("'=+-@\t\r\uff1d\uff0b\uff0d\uff20")
 _SHEET_ROWS = 1_048_576
+_DAY_ZERO = date(1899, 12, 30)
+_LAST_DOUBTFUL_DAY = 60  # spreadsheets have a 29 February 1900, so days up to it are written as text
+_DATES_KEPT = 100_000
 
 
 class FileFormat(enum.StrEnum):
@@ -204,20 +208,34 @@ class XlsxWriter:
         self._heading = add({"bold": True, "bg_color": "#E8EEF4", "bottom": 1})
         self._quoted = add({"quote_prefix": True})
         numbers = {Kind.MONEY: "#,##0.00", Kind.INTEGER: "#,##0", Kind.DATE: "yyyy-mm-dd", Kind.TEXT: "@"}
-        self._cells = {kind: add({"num_format": form}) for kind, form in numbers.items() if kind is not Kind.TEXT}
+        self._cells: dict[Kind, Any] = {
+            kind: add({"num_format": form}) for kind, form in numbers.items() if kind is not Kind.TEXT
+        }
         self._totals = {kind: add({"num_format": form, "bold": True, "top": 1}) for kind, form in numbers.items()}
         self._sheets, self._next = 0, 0
-        self._put: list[Callable[[int, int, Any], Any]] = []
+        self._put: list[tuple[int, Kind, Callable[..., Any], Any]] = []
+        self._dates: dict[date, int] = {}
         self._new_sheet()
 
     def write(self, rows: Iterable[Row]) -> None:
+        quoted, dates = self._quoted, self._dates
         for row in rows:
             if self._next == self._limit:
                 self._new_sheet()
             at = self._next
-            for column, (put, cell) in enumerate(zip(self._put, row, strict=True)):
-                if cell is not None:
-                    put(at, column, cell)
+            for (column, kind, put, form), cell in zip(self._put, row, strict=True):
+                if cell is None or cell == "":
+                    continue
+                if kind is Kind.TEXT:
+                    put(at, column, cell, quoted if cell[0] in _SUSPECT and _FORMULA.match(cell) else None)
+                elif kind is Kind.DATE:
+                    number = dates.get(cell) or self._date_number(cell)
+                    if number > _LAST_DOUBTFUL_DAY:
+                        put(at, column, number, form)
+                    else:
+                        self._page.write_string(at, column, cell.isoformat())
+                else:
+                    put(at, column, cell, form)
             self._next = at + 1
 
     def finish(self, totals: Row | None = None) -> None:
@@ -246,15 +264,22 @@ class XlsxWriter:
         for at, word in enumerate(self._sheet.headings):
             page.write_string(0, at, word, self._heading)
         self._next = 1
-        self._put = [self._putter(page, column.kind) for column in self._sheet.columns]
+        self._put = [
+            (
+                at,
+                column.kind,
+                page.write_string if column.kind is Kind.TEXT else page.write_number,
+                self._cells.get(column.kind),
+            )
+            for at, column in enumerate(self._sheet.columns)
+        ]
 
-    def _putter(self, page: Any, kind: Kind) -> Callable[[int, int, Any], Any]:
-        if kind is Kind.TEXT:
-            write_string, quoted, risky = page.write_string, self._quoted, _FORMULA.match
-            return lambda at, column, cell: write_string(at, column, cell, quoted if risky(cell) else None)
-        form = self._cells[kind]
-        write = page.write_datetime if kind is Kind.DATE else page.write_number
-        return lambda at, column, cell: write(at, column, cell, form)
+    def _date_number(self, day: date) -> int:
+        """Return the number that a spreadsheet keeps for a day; days repeat, so they are remembered."""
+        number = (day - _DAY_ZERO).days
+        if len(self._dates) < _DATES_KEPT:
+            self._dates[day] = number
+        return number
 
 
 def cell_text(kind: Kind, cell: Any) -> str:

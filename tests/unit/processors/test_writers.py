@@ -83,6 +83,14 @@ def test_xlsx_keeps_numbers_as_numbers_and_dates_as_dates():
     assert page.freeze_panes == "A2"
 
 
+def test_days_that_spreadsheets_count_wrongly_are_written_as_text():
+    days = [date(1, 1, 1), date(1900, 2, 28), date(1900, 3, 1), date(9999, 12, 31)]
+    content = written(FileFormat.XLSX, rows=[["x", None, None, day] for day in days])
+    page = openpyxl.load_workbook(io.BytesIO(content)).active
+    found = [row[3].value for row in page.iter_rows(min_row=2)]
+    assert found == ["0001-01-01", "1900-02-28", datetime(1900, 3, 1), datetime(9999, 12, 31)]
+
+
 def test_rows_that_outgrow_a_sheet_go_on_in_the_next_one():
     file = io.BytesIO()
     writer = XlsxWriter(file, SHEET, sheet_rows=3)
