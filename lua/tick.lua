@@ -64,7 +64,7 @@ for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', n
   move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
 end
 local due = hand_out(turn)
-retain(turn)
+local behind = retain(turn)
 
 local may, next_at = 0, nil
 if not paused and want > 0 then
@@ -82,7 +82,7 @@ if not paused and full and (want > 0 or promoted > 0 or taken_back > 0) or max_a
   wake(base)
 end
 
-local next_ms = next_at and math.max(next_at - now, 0) or -1
+local next_ms = behind and 0 or next_at and math.max(next_at - now, 0) or -1
 for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches', base .. ':schedules' }) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[2] and tonumber(head[2]) < PARKED then

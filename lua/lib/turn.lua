@@ -56,8 +56,10 @@ local function in_thousands(command, key, values)
   end
 end
 
--- Writes the ended jobs, and dooms those over the count and over the age: by time too, when nothing new ends.
+-- Writes the ended jobs, and dooms those over the count and over the age: by time too, when nothing new ends. Returns
+-- whether it may have left some for the next tick.
 local function retain(turn)
+  local behind = false
   for set in pairs(SETS) do
     local set_key = turn.base .. ':' .. set
     in_thousands('ZADD', set_key, turn.ended[set])
@@ -67,6 +69,7 @@ local function retain(turn)
         forget(turn, id)
       end
       redis.call('ZREMRANGEBYRANK', set_key, 0, excess - 1)
+      behind = behind or excess == TRIM_JOBS
     end
     if turn.ages[set] then
       local old = redis.call('ZRANGEBYSCORE', set_key, '-inf', turn.now - turn.ages[set], 'LIMIT', 0, EXPIRE_JOBS)
@@ -74,8 +77,10 @@ local function retain(turn)
         forget(turn, id)
       end
       in_thousands('ZREM', set_key, old)
+      behind = behind or #old == EXPIRE_JOBS
     end
   end
+  return behind
 end
 
 local function let_go(turn)
