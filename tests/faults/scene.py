@@ -73,22 +73,23 @@ class Scene:
         self.ledger.accept(job_ids)
         self.accepted += job_ids
 
-    async def workers_ready(self, count: int, timeout: float = 15) -> None:
-        """Wait until so many workers have a lease."""
+    async def workers_ready(self, workers: list[WorkerProcess], timeout: float = 15) -> None:
+        """Wait until each of these has a lease."""
+
+        def leased() -> int:
+            names = cast("list[bytes]", self.direct.zrange(f"{self.base}:workers", 0, -1))
+            return sum(any(f"-{worker.pid}-".encode() in name for name in names) for worker in workers)
+
         await eventually(
-            lambda: self.live_workers() >= count,
+            lambda: leased() == len(workers),
             timeout,
-            lambda: (
-                f"{count} workers are up: {self.live_workers()}; "
-                + "\n".join(w.log_tail(5) for w in self.fleet.workers)
-            ),
+            lambda: f"{len(workers)} workers are up: {leased()}; " + "\n".join(w.log_tail(5) for w in workers),
         )
 
     async def start(self, count: int = 1, **options: Any) -> list[WorkerProcess]:
         """Start worker processes and wait until they are at work."""
-        before = self.live_workers()
         workers = self.fleet.start_many(count, self.name, **options)
-        await self.workers_ready(before + count)
+        await self.workers_ready(workers)
         return workers
 
     def now_ms(self) -> int:
