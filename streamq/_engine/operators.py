@@ -68,6 +68,11 @@ class OperatorTransitions:
         """Read up to `most` workers, and up to `jobs_each` of the jobs that each one holds."""
         return WorkersPage.read(await self._repeat("workers", [most, jobs_each]))
 
+    async def permissions(self, commands: Sequence[str]) -> dict[str, str]:
+        """Ask which of these commands (`@` is a key) this user can't run: `refused`, or `unknown` to the server."""
+        found = await self._repeat("permissions", commands)
+        return {commands[at - 1]: word.decode() for at, word in zip(found[::2], found[1::2], strict=True)}
+
     async def pause(self) -> bool:
         """Stop claiming; False if it was paused already."""
         return bool(await self._repeat("pause", [self.settings.events_cap]))

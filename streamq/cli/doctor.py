@@ -1,0 +1,127 @@
+"""`streamq doctor`: look whether the server is fit for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from streamq.cli import arguments
+from streamq.cli.findings import Facts, Finding, judge
+from streamq.cli.output import Cell, Table
+from streamq.errors import StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from streamq._engine.store import Store
+    from streamq.cli.session import Session
+
+PINGS = 50
+CONFIG = ("maxmemory-policy", "save", "appendonly", "appendfsync")
+INFO = ("server", "clients", "memory", "persistence", "replication")
+TONES = {"ok": "good", "note": "dim", "warning": "warn", "wrong": "bad"}
+
+COMMANDS = (
+    # What the scripts call.
+    "DEL @", "EXISTS @", "GET @", "SET @ v", "PERSIST @", "PEXPIRE @ 1", "UNLINK @", "INCR @", "INCRBY @ 1", "TIME",
+    "HDEL @ f", "HEXISTS @ f", "HGET @ f", "HGETALL @", "HINCRBY @ f 1", "HMGET @ f", "HSET @ f v", "HSETNX @ f v",
+    "LLEN @", "LPOP @", "LRANGE @ 0 1", "LTRIM @ 0 1", "RPUSH @ v",
+    "XACK @ w 1-0", "XADD @ * f v", "XDEL @ 1-0", "XGROUP CREATE @ w 0", "XGROUP DELCONSUMER @ w c",
+    "XINFO CONSUMERS @ w", "XINFO GROUPS @", "XLEN @", "XPENDING @ w", "XRANGE @ - +", "XREVRANGE @ + -",
+    "XREADGROUP GROUP w c STREAMS @ >",
+    "ZADD @ 1 m", "ZCARD @", "ZCOUNT @ 0 1", "ZRANGE @ 0 1", "ZRANGEBYSCORE @ 0 1", "ZRANK @ m", "ZREM @ m",
+    "ZREMRANGEBYRANK @ 0 1", "ZREVRANGE @ 0 1", "ZREVRANK @ m", "ZSCORE @ m",
+    # What workers and queues send themselves.
+    "PING", "EVAL s 1 @", "EVALSHA s 1 @", "BLPOP @ 1", "XREAD STREAMS @ 0", "XINFO STREAM @",
+    "CLIENT ID", "CLIENT UNBLOCK 1",
+)  # fmt: skip
+"""All commands that streamq needs, as `Store.permissions` takes them."""
+
+EXAMPLES = """
+  streamq doctor
+  streamq doctor reports emails --strict
+  streamq doctor --json | jq 'select(.level == "wrong")'
+"""
+
+
+def add_parsers(commands: arguments.Commands) -> None:
+    """Declare the command."""
+    parser = commands.add("look", "doctor", doctor, "look whether the server is fit for jobs", examples=EXAMPLES)
+    arguments.add_queues(parser)
+    parser.add_argument("--strict", action="store_true", help="let warnings make the exit code 1 as well")
+
+
+async def doctor(session: Session) -> int:
+    """Gather facts, judge them, and tell."""
+    facts = await gather(session)
+    findings = [facts] if isinstance(facts, Finding) else judge(facts)
+    if session.out.json:
+        for finding in findings:
+            session.out.record(finding)
+    else:
+        rows = [(Cell(f.level, TONES[f.level]), f.topic, f.text) for f in findings]
+        session.out.table(Table(("", "what", "how it is"), rows))
+        for finding in findings:
+            if finding.advice and finding.level != "ok":
+                session.out.line(f"{finding.topic}: {finding.advice}")
+    bad = ("wrong", "warning") if session.options.strict else ("wrong",)
+    return 1 if any(finding.level in bad for finding in findings) else 0
+
+
+async def gather(session: Session) -> Facts | Finding:
+    """Ask the server all that is to be known; a finding if it lets this user run no script at all.
+
+    Raises:
+        StoreUnavailable: It can't be reached.
+    """
+    from streamq._engine.endpoint import Endpoint
+    from streamq._engine.store import Store
+    from streamq._engine.wire import Wire
+
+    settings = session.settings
+    async with session.queues() as queues:
+        wire = Wire(Endpoint(settings.redis_url, settings.timeout))
+        try:
+            store = Store(queues[0].name, wire, settings)
+            await store.command("PING")
+            info = _info(await store.command("INFO", *INFO))
+            config = await _config(store)
+            pings, ahead = await _pings(store)
+            try:
+                refused = await store.permissions(COMMANDS)
+            except StoreUnavailable:
+                raise
+            except StoreRefused as error:
+                return Finding(
+                    "wrong", "permissions", f"no script can be run: {error}", "let this user run EVAL, EVALSHA"
+                )
+            stats = await asyncio.gather(*(queue.stats() for queue in queues), return_exceptions=True)
+        finally:
+            await wire.close()
+    counted = {
+        queue.name: found for queue, found in zip(queues, stats, strict=True) if not isinstance(found, BaseException)
+    }
+    return Facts(info=info, config=config, pings=pings, clock_ahead=ahead, refused=refused, queues=counted)
+
+
+def _info(reply: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines() if ":" in line)
+    return {name: value for name, _, value in lines}
+
+
+async def _config(store: Store) -> dict[str, str]:
+    try:
+        flat: list[Any] = await store.command("CONFIG", "GET", *CONFIG)
+    except StoreRefused:
+        return {}  # many services don't allow it
+    return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+async def _pings(store: Store) -> tuple[list[float], float]:
+    """Return round-trip times, and by how much the server's clock is ahead: as the quickest of them tells."""
+    took, aheads = [], []
+    for _ in range(PINGS):
+        sent, start = time.time(), time.perf_counter()
+        seconds, micros = await store.command("TIME")
+        took.append(time.perf_counter() - start)
+        aheads.append(int(seconds) + int(micros) / 1e6 - (sent + took[-1] / 2))
+    return took, aheads[took.index(min(took))]
