@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamq import ActiveJob, Processors, RetryAfter, Snooze, Unrecoverable
+from streamq import ActiveJob, Processors, Queue, RetryAfter, Snooze, Unrecoverable
 from tests.faults.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -166,6 +166,17 @@ async def retry_after(job: ActiveJob[list[float]]) -> None:
     """Ask for the retry after attempt n in `data[n - 1]` seconds."""
     if job.attempt <= len(job.data):
         raise RetryAfter(job.data[job.attempt - 1])
+
+
+@processors.register("remove-itself")
+@recorded
+async def remove_itself(job: ActiveJob[Any]) -> str:
+    """Remove the job that is running, through a client of its own; then return, or raise if `fails`."""
+    async with Queue(job.queue) as queue:
+        await queue.remove(job.id, force=True)
+    if job.data["fails"]:
+        raise ValueError("removed, and failed")
+    return "removed, and done"
 
 
 # Failures of every kind --------------------------------------------------------------------------------------------
