@@ -4,12 +4,14 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = server,cli,processors
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench bench-check clean
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types, layers and the Lua scripts"
+	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
+	@echo "make bench-check  compare with the committed baseline (half a minute)"
 	@echo "make clean  remove the virtual environment and all caches"
 
 demo: $(INSTALLED)
@@ -30,6 +32,13 @@ lint: $(INSTALLED)
 	@$(BIN)/lint-imports
 	@echo "== Lua =="
 	@$(BIN)/python tests/lint_lua.py lua
+
+bench: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python -m benchmarks.suite --write
+
+bench-check: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.check
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

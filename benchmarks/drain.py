@@ -76,16 +76,13 @@ MORE = [
 
 async def compare(server: Server, case: Case, jobs: int, reps: int) -> dict[str, list[dict[str, float]]]:
     """Drain as `case` says and as the yardstick does, in turn."""
-    found: dict[str, list[dict[str, float]]] = {"raw": [], "streamq": []}
-    for rep in range(reps):
-        for which in ("raw", "streamq") if rep % 2 == 0 else ("streamq", "raw"):
-            if which == "raw":
-                found[which].append(await drain_raw(server, jobs, case.size))
-            else:
-                found[which].append(
-                    await drain(server, jobs, workers=case.workers, concurrency=case.concurrency, size=case.size)
-                )
-    return found
+    return await harness.interleave(
+        reps,
+        {
+            "raw": lambda: drain_raw(server, jobs, case.size),
+            "streamq": lambda: drain(server, jobs, workers=case.workers, concurrency=case.concurrency, size=case.size),
+        },
+    )
 
 
 def cpu(of: list[dict[str, float]]) -> list[float]:

@@ -107,7 +107,9 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         async with Queue(harness.QUEUE, server.url) as queue:
             first: dict[str, float] = {}
             for size in sizes:
-                for what, us in (await at_size(server, queue, size, options.reps)).items():
+                costs = await at_size(server, queue, size, options.reps)
+                verdicts.more.setdefault("by_size", {})[size] = costs
+                for what, us in costs.items():
                     verdicts.add(
                         f"{what}, {size:,} waiting", us, "µs", raw=first.setdefault(what, us),
                         ratio=us / first[what], most=1.5 if size > sizes[0] else None,
@@ -117,8 +119,10 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
                 (await drain(fresh, options.jobs, workers=workers, concurrency=20))["rate"] for _ in range(options.reps)
             ]
             verdicts.add(f"drain by {workers} workers, concurrency 20 each", statistics.median(rates), "jobs/s")
+            verdicts.more.setdefault("by_workers", {})[workers] = statistics.median(rates)
         for queues in (1, 10, 100) + ((1_000,) if options.huge else ()):
             found = await with_queues(fresh, queues, options.jobs)
+            verdicts.more.setdefault("by_queues", {})[queues] = found["rate"]
             verdicts.add(f"drain of {queues:,} queues by one process", found["rate"], "jobs/s")
             verdicts.add(f"idle with {queues:,} queues, its CPU", found["idle worker CPU"], "%")
             verdicts.add(f"idle with {queues:,} queues, the server's CPU", found["idle server CPU"], "%")

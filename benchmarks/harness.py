@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -20,9 +21,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+import psutil  # type: ignore[import-untyped]
 import uvloop
 
 from benchmarks import tally
@@ -34,7 +36,11 @@ QUEUE = "bench"
 PAYLOAD = 93
 """Bytes of the usual payload, as msgpack: some numbers and 60 characters of text."""
 
-Measure = Callable[[], Awaitable[float]]
+T = TypeVar("T")
+QUIET = 0.05
+MOST_ROUNDS = 3
+disturbances: list[float] = []
+"""The share of the machine that others took, in each round that counted; the report says the median."""
 
 
 def payload(size: int = PAYLOAD, number: int = 0) -> dict[str, Any]:
@@ -58,14 +64,51 @@ async def fill(queue: Queue, jobs: int, *, name: str = "noop", size: int = PAYLO
         await queue.add_many([spec] * min(1000, jobs - at))
 
 
-async def interleave(reps: int, measures: Mapping[str, Measure]) -> dict[str, list[float]]:
-    """Take every measure in turn, `reps` times; every other time in the opposite order."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
+class Neighbours:
+    """How much of the machine others took since this was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._start = _busy_seconds(), _own_seconds(), time.perf_counter()
+
+    def share(self) -> float:
+        """Return their share of all cores' time."""
+        others = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
+        took = time.perf_counter() - self._start
+        return max(0.0, others / took / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal"))
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    live = 0.0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            of_child = child.cpu_times()
+            live += of_child.user + of_child.system
+    return times.user + times.system + times.children_user + times.children_system + live
+
+
+async def interleave(reps: int, measures: Mapping[str, Callable[[], Awaitable[T]]]) -> dict[str, list[T]]:
+    """Take every measure in turn, every other time in the opposite order, and return the `reps` quietest rounds.
+
+    A round in which others took more than a twentieth of the machine is a disturbed one. It counts, but another one is
+    taken, up to `MOST_ROUNDS` times as many as asked for.
+    """
     order = list(measures)
-    for rep in range(reps):
-        for name in order if rep % 2 == 0 else order[::-1]:
-            found[name].append(await measures[name]())
-    return found
+    rounds: list[tuple[float, dict[str, T]]] = []
+    while len(rounds) < reps * MOST_ROUNDS and sum(share <= QUIET for share, _ in rounds) < reps:
+        taken: dict[str, T] = {}
+        neighbours = Neighbours()
+        for name in order if len(rounds) % 2 == 0 else order[::-1]:
+            taken[name] = await measures[name]()
+        rounds.append((neighbours.share(), taken))
+    rounds.sort(key=lambda one: one[0])
+    disturbances.extend(share for share, _ in rounds[:reps])
+    return {name: [taken[name] for _, taken in rounds[:reps]] for name in order}
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
@@ -123,7 +166,10 @@ class Verdicts:
 
     def report(self, server: str) -> dict[str, Any]:
         """Return all of it, with the machine and the versions."""
-        return {"question": self.question, "server": server, **machine(), "figures": self.figures, **self.more}
+        report = {"question": self.question, "server": server, **machine()}
+        if disturbances:
+            report["others_took"] = round(statistics.median(disturbances), 3)
+        return {**report, "figures": self.figures, **self.more}
 
 
 def _round(value: float) -> float:

@@ -100,10 +100,13 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Answer the question."""
     verdicts = harness.Verdicts(__doc__.split("\n")[0])
     with Server(options.binary) as server:
-        idle: dict[str, list[list[float]]] = {"raw": [], "streamq": []}
-        for rep in range(options.reps):
-            for which, call in (("raw", theirs), ("streamq", ours))[:: -1 if rep % 2 else 1]:
-                idle[which].append(await call(server, options.jobs, None))
+        idle = await harness.interleave(
+            options.reps,
+            {
+                "raw": lambda: theirs(server, options.jobs, None),
+                "streamq": lambda: ours(server, options.jobs, None),
+            },
+        )
         for share, most in ((0.5, 1.6), (0.95, None), (0.99, None)):
             us = [harness.percentile(ages, share) for ages in idle["streamq"]]
             them = [harness.percentile(ages, share) for ages in idle["raw"]]
