@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, StoreError, StoreUnavailable
 
 log = logging.getLogger("streamq.events")
+
+T = TypeVar("T")
 
 BLOCK = 5.0
 """Seconds that one read waits at the server."""
@@ -136,12 +138,21 @@ def unfold(entry: str, fields: list[bytes]) -> list[Event]:
     return found
 
 
+async def start_on(reader: EventReader) -> None:
+    """Take the position from which to read, over reconnects: from here on no event is missed."""
+    await _persist(reader.start)
+
+
 async def read_on(reader: EventReader) -> list[Event]:
     """Read once, over reconnects: returns what came, or an empty list after some seconds without any event."""
+    return await _persist(reader.read)
+
+
+async def _persist(call: Callable[[], Awaitable[T]]) -> T:
     pause = FIRST_PAUSE
     while True:
         try:
-            return await reader.read()
+            return await call()
         except StoreError as error:
             log.warning("reading events failed, going on in %.2f s: %s", pause, error)
             await asyncio.sleep(pause)

@@ -15,12 +15,11 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
 from typing import Any, Unpack
 from weakref import WeakKeyDictionary
 
 from streamq.errors import InvalidInput
-from streamq.events import Event
+from streamq.events import Event, EventReader, follow, start_on
 from streamq.job import Job, JobSnapshot, JobState
 from streamq.policy import RateLimit, Seconds
 from streamq.processor import Processors
@@ -35,14 +34,16 @@ EventHandler = Callable[[Event], Awaitable[None] | None]
 class QueueEvents:
     """A queue's events, told to handlers: `events.on("completed", handler)`, or `async for event in events`.
 
-    Begins with the first handler or loop, and ends with `close` or `close_all_queues`. Handlers, async or plain, are
-    called one at a time, in order; one that raises is logged, and the next event comes all the same.
+    Begins with the first handler (`wait_until_ready`: from here on none is missed) or loop, and ends with `close` or
+    `close_all_queues`. Handlers, async or plain, are called one at a time, in order; one that raises is logged, and the
+    next event comes all the same.
     """
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._handlers: dict[str, list[EventHandler]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
 
     def on(self, kind: str, handler: EventHandler) -> None:
         """Call `handler` with each event of this kind (see `Event`); `*` is every kind."""
@@ -50,12 +51,20 @@ class QueueEvents:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._tell(), name=f"streamq-events-{self._queue.name}")
 
+    async def wait_until_ready(self) -> None:
+        """Wait until the handlers are told of whatever happens from now on; waits through outages of Redis."""
+        await self._ready.wait()
+
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._queue.events()
 
     async def _tell(self) -> None:
-        async with aclosing(self._queue.events()) as events:
-            async for event in events:
+        wire = self._queue._new_wire()
+        reader = EventReader(self._queue._store, wire, None)
+        try:
+            await start_on(reader)
+            self._ready.set()
+            async for event in follow(reader):
                 for handler in (*self._handlers.get(event.kind, ()), *self._handlers.get("*", ())):
                     try:
                         answer = handler(event)
@@ -63,6 +72,8 @@ class QueueEvents:
                             await answer
                     except Exception:
                         log.exception("a handler of the event %s failed", event.kind)
+        finally:
+            await wire.close()
 
     async def close(self) -> None:
         """Stop telling."""

@@ -156,13 +156,13 @@ class Adder:
 
     async def _add_in_parts(self, jobs: Sequence[NewJob]) -> list[Added]:
         """Stage a large batch where no worker sees it, then commit it: all or none, and no long script."""
+        if self._confirmation is not None:
+            await self._confirmation.prepare()
         batch = secrets.token_hex(8)
         parts = 0
         for part in _parts(jobs):
             await self._store.stage(batch, parts, part)
             parts += 1
-        if self._confirmation is not None:
-            await self._confirmation.prepare()
         found: list[Added] = []
         number, more = 0, 1
         while more:
