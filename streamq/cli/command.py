@@ -46,7 +46,12 @@ FAMILIES: tuple[Callable[[Commands], None], ...] = (
 
 def build() -> Parser:
     """Return the parser of the whole command line."""
-    parser = Parser(prog="streamq", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        prog="streamq",
+        usage="streamq COMMAND [-r URL] [--json] ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     add_common(parser)
     parser.add_argument("--version", action=_Version)
     commands = Commands(parser)

@@ -112,9 +112,12 @@ async def redrive(session: Session) -> int:
     if session.out.json:
         session.out.record({"queue": queue.name, "job_ids": found.job_ids, "stayed": found.stayed})
     else:
-        session.out.line(f"{len(found.job_ids):,} jobs wait again" + (f" in {options.to}" if options.to else ""))
+        session.out.line(
+            f"{values.count(len(found.job_ids), 'job')} made to wait again"
+            + (f" in {options.to}" if options.to else "")
+        )
         if found.stayed:
-            complain(f"{found.stayed:,} letters stay: another job has their id")
+            complain(f"{values.count(found.stayed, 'letter')} left: another job has the id")
     return 1 if found.stayed else 0
 
 
@@ -133,7 +136,7 @@ async def purge(session: Session) -> None:
     if session.out.json:
         session.out.record({"queue": queue.name, "purged": gone})
     else:
-        session.out.line(f"{gone:,} dead letters deleted")
+        session.out.line(f"{values.count(gone, 'dead letter')} deleted")
 
 
 def _choice(session: Session) -> dict[str, Any]:

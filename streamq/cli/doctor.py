@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from streamq.cli import arguments
-from streamq.cli.findings import Facts, Finding, judge
+from streamq.cli.findings import Facts, judge
 from streamq.cli.output import Cell, Table
-from streamq.errors import StoreRefused, StoreUnavailable
+from streamq.errors import StoreRefused
 
 if TYPE_CHECKING:
     from streamq._engine.store import Store
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 PINGS = 50
 CONFIG = ("maxmemory-policy", "save", "appendonly", "appendfsync")
-INFO = ("server", "clients", "memory", "persistence", "replication")
 TONES = {"ok": "good", "note": "dim", "warning": "warn", "wrong": "bad"}
 
 COMMANDS = (
@@ -52,23 +50,22 @@ def add_parsers(commands: arguments.Commands) -> None:
 
 async def doctor(session: Session) -> int:
     """Gather facts, judge them, and tell."""
-    facts = await gather(session)
-    findings = [facts] if isinstance(facts, Finding) else judge(facts)
+    findings = judge(await gather(session))
     if session.out.json:
         for finding in findings:
             session.out.record(finding)
     else:
         rows = [(Cell(f.level, TONES[f.level]), f.topic, f.text) for f in findings]
         session.out.table(Table(("", "what", "how it is"), rows))
-        for finding in findings:
-            if finding.advice and finding.level != "ok":
-                session.out.line(f"{finding.topic}: {finding.advice}")
+        advice = [f"  {finding.topic}: {finding.advice}" for finding in findings if finding.advice]
+        if advice:
+            session.out.line("\n".join(["", "what to do:", *advice]))
     bad = ("wrong", "warning") if session.options.strict else ("wrong",)
     return 1 if any(finding.level in bad for finding in findings) else 0
 
 
-async def gather(session: Session) -> Facts | Finding:
-    """Ask the server all that is to be known; a finding if it lets this user run no script at all.
+async def gather(session: Session) -> Facts:
+    """Ask the server all that is to be known, and do without what this user may not ask.
 
     Raises:
         StoreUnavailable: It can't be reached.
@@ -82,28 +79,31 @@ async def gather(session: Session) -> Facts | Finding:
         wire = Wire(Endpoint(settings.redis_url, settings.timeout))
         try:
             store = Store(queues[0].name, wire, settings)
-            await store.command("PING")
-            info = _info(await store.command("INFO", *INFO))
-            config = await _config(store)
+            info, config = await _info(store), await _config(store)
             pings, ahead = await _pings(store)
-            try:
-                refused = await store.permissions(COMMANDS)
-            except StoreUnavailable:
-                raise
-            except StoreRefused as error:
-                return Finding(
-                    "wrong", "permissions", f"no script can be run: {error}", "let this user run EVAL, EVALSHA"
-                )
-            stats = await asyncio.gather(*(queue.stats() for queue in queues), return_exceptions=True)
+            refused, script_error = await _permissions(store)
         finally:
             await wire.close()
-    counted = {
-        queue.name: found for queue, found in zip(queues, stats, strict=True) if not isinstance(found, BaseException)
-    }
-    return Facts(info=info, config=config, pings=pings, clock_ahead=ahead, refused=refused, queues=counted)
+        counted = {} if script_error or refused else {queue.name: await queue.stats() for queue in queues}
+    return Facts(
+        info=info, config=config, pings=pings, clock_ahead=ahead, refused=refused, script_error=script_error,
+        queues=counted,
+    )  # fmt: skip
 
 
-def _info(reply: bytes) -> dict[str, str]:
+async def _permissions(store: Store) -> tuple[dict[str, str], str]:
+    """Return the commands that may not be run, and why no script could be run, if none could."""
+    try:
+        return await store.permissions(COMMANDS), ""
+    except StoreRefused as error:
+        return {}, str(error)
+
+
+async def _info(store: Store) -> dict[str, str]:
+    try:
+        reply: bytes = await store.command("INFO")
+    except StoreRefused:
+        return {}
     lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines() if ":" in line)
     return {name: value for name, _, value in lines}
 
@@ -116,12 +116,15 @@ async def _config(store: Store) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-async def _pings(store: Store) -> tuple[list[float], float]:
+async def _pings(store: Store) -> tuple[list[float], float | None]:
     """Return round-trip times, and by how much the server's clock is ahead: as the quickest of them tells."""
     took, aheads = [], []
     for _ in range(PINGS):
         sent, start = time.time(), time.perf_counter()
-        seconds, micros = await store.command("TIME")
+        try:
+            seconds, micros = await store.command("TIME")
+        except StoreRefused:
+            return [], None
         took.append(time.perf_counter() - start)
         aheads.append(int(seconds) + int(micros) / 1e6 - (sent + took[-1] / 2))
     return took, aheads[took.index(min(took))]

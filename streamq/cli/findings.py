@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from streamq.cli.values import age, size
+from streamq.cli.values import age, count, size
 
 if TYPE_CHECKING:
     from streamq.queue import QueueStats
@@ -26,6 +26,8 @@ SLOW, TOO_SLOW = 0.010, 0.100
 """Seconds of a round trip."""
 OFF, FAR_OFF = 1.0, 60.0
 """Seconds between two clocks."""
+ACL = "ACL SETUSER <user> ~sq:* +@read +@write +@scripting +@connection +@blocking +info +time"
+"""What gives a user all that streamq needs."""
 FULL, NEARLY_FULL = 0.95, 0.80
 """Shares of a limit."""
 
@@ -40,13 +42,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server said. `config` is empty where CONFIG may not be read; times are seconds."""
+    """What the server said; empty, or None, where this user may not ask. Times are seconds."""
 
     info: Mapping[str, str]
     config: Mapping[str, str]
     pings: Sequence[float]
-    clock_ahead: float
+    clock_ahead: float | None
     refused: Mapping[str, str]
+    script_error: str
     queues: Mapping[str, QueueStats]
 
     def number(self, name: str) -> int:
@@ -57,8 +60,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(facts: Facts) -> list[Finding]:
     """Return all findings, in the order in which they are best read."""
-    checks = (_version, _mode, _policy, _memory, _persistence, _latency, _clock, _clients, _permissions, _queues)
+    server = (_version, _mode, _policy, _memory, _persistence) if facts.info else (_untold,)
+    checks = (*server, _latency, _clock, _clients, _permissions, _queues)
     return [finding for check in checks for finding in check(facts)]
+
+
+def _untold(facts: Facts) -> Iterator[Finding]:
+    what = "version, memory and persistence were not looked at"
+    yield Finding("note", "server", f"this user may not run INFO: {what}", "ACL SETUSER <user> +info")
 
 
 def _version(facts: Facts) -> Iterator[Finding]:
@@ -87,7 +96,7 @@ def _mode(facts: Facts) -> Iterator[Finding]:
         yield Finding("wrong", "role", f"a replica of {where}: it takes no jobs", "connect to the primary")
     else:
         replicas = facts.number("connected_slaves")
-        yield Finding("ok", "role", f"primary, {replicas} replica{'' if replicas == 1 else 's'}")
+        yield Finding("ok", "role", f"primary, {count(replicas, 'replica')}")
 
 
 def _policy(facts: Facts) -> Iterator[Finding]:
@@ -157,6 +166,8 @@ def _persistence(facts: Facts) -> Iterator[Finding]:
 
 
 def _latency(facts: Facts) -> Iterator[Finding]:
+    if not facts.pings:
+        return
     middle, worst = median(facts.pings), max(facts.pings)
     text = f"{age(middle)} in the middle, {age(worst)} at worst, of {len(facts.pings)} round trips"
     if middle >= TOO_SLOW:
@@ -168,6 +179,8 @@ def _latency(facts: Facts) -> Iterator[Finding]:
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
+    if facts.clock_ahead is None:
+        return
     off = abs(facts.clock_ahead)
     if off < OFF:
         yield Finding("ok", "clocks", f"{age(off)} apart")
@@ -189,21 +202,22 @@ def _clients(facts: Facts) -> Iterator[Finding]:
 
 
 def _permissions(facts: Facts) -> Iterator[Finding]:
+    if facts.script_error:
+        advice = ACL if "NOPERM" in facts.script_error else "see what is wrong above, and the server's log"
+        yield Finding("wrong", "scripts", f"none can be run: {facts.script_error}", advice)
+        return
     if not facts.refused:
         yield Finding("ok", "permissions", "this user may run all that streamq needs")
         return
     names: dict[str, list[str]] = {}
     for command, word in facts.refused.items():
-        names.setdefault(word, []).append(" ".join(w for w in command.split()[:2] if w.isupper()))
+        names.setdefault(word, []).append(" ".join(word for word in command.split()[:2] if word.isupper()))
     for word, commands in names.items():
         listed = ", ".join(dict.fromkeys(commands))
         if word == "unknown":
             yield Finding("wrong", "permissions", f"the server does not know {listed}", "is it renamed, or too old?")
         else:
-            yield Finding(
-                "wrong", "permissions", f"this user may not run {listed} on keys that begin with sq:",
-                "ACL SETUSER <user> ~sq:* +@read +@write +@scripting +@connection +@blocking +info +time",
-            )  # fmt: skip
+            yield Finding("wrong", "permissions", f"this user may not run {listed} on keys that begin with sq:", ACL)
 
 
 def _queues(facts: Facts) -> Iterator[Finding]:
@@ -213,7 +227,7 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 topic,
-                f"paused, with {stats.waiting:,} jobs waiting",
+                f"paused, with {count(stats.waiting, 'job')} waiting",
                 f"streamq resume {name}, when it is time",
             )
         elif stats.waiting and not stats.workers:
@@ -221,4 +235,4 @@ def _queues(facts: Facts) -> Iterator[Finding]:
             text = f"{stats.waiting:,} jobs wait, the oldest for {oldest}, and no worker is there"
             yield Finding("warning", topic, text, f"streamq worker --queues {name}")
         if stats.dead:
-            yield Finding("note", topic, f"{stats.dead:,} dead letters", f"streamq dead {name}")
+            yield Finding("note", topic, count(stats.dead, "dead letter"), f"streamq dead {name}")

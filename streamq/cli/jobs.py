@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -160,12 +161,22 @@ def _show(out: Output, found: JobSnapshot, history: list[Event], log: list[str],
         pairs.append(("last error", Cell(found.error.traceback.rstrip() or str(found.error), "bad")))
     out.fields(pairs)
     if history:
-        start = history[0].at
-        rows = [(values.when_exactly(e.at), f"+{values.age((e.at - start).total_seconds())}", e.kind) for e in history]
         out.line()
-        out.table(Table(("timeline", ">since", "event"), rows))
+        out.table(Table(("timeline", ">since", "event"), _timeline(history)))
     if log:
         out.line()
         out.line(f"log (the last {lines} of {len(log):,} lines):" if len(log) > lines else "log:")
         for line in log[-lines:]:
             out.line(f"  {line}")
+
+
+def _timeline(history: list[Event]) -> list[Row]:
+    """Return a row per event; what happens again and again, such as progress, takes one row."""
+    rows: list[Row] = []
+    for kind, run in groupby(history, key=lambda event: event.kind):
+        events = list(run)
+        since = values.age((events[0].at - history[0].at).total_seconds())
+        until = values.age((events[-1].at - history[0].at).total_seconds())
+        again = f" ({len(events):,} times, until +{until})" if len(events) > 1 else ""
+        rows.append((values.when_exactly(events[0].at), f"+{since}", kind + again))
+    return rows

@@ -100,7 +100,7 @@ async def retry(session: Session) -> int:
 async def remove(session: Session) -> int:
     """Remove jobs."""
     ids = session.options.ids
-    session.confirm(f"Remove {len(ids)} job{'s' if len(ids) > 1 else ''} of {session.options.queue}?")
+    session.confirm(f"Remove {values.count(len(ids), 'job')} of {session.options.queue}?")
     async with session.queue() as queue:
 
         async def one(job_id: str) -> None:
@@ -162,4 +162,4 @@ def _tell_ids(session: Session, done: str, ids: list[str]) -> None:
         for job_id in ids:
             session.out.record({"id": job_id, done: True})
     else:
-        session.out.line(f"{done} {len(ids):,} job{'' if len(ids) == 1 else 's'}")
+        session.out.line(f"{done} {values.count(len(ids), 'job')}")

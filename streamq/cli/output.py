@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _TONES = {"good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim", "name": "cyan"}
 RIGHT = ">"
+NEVER_FOLDED = 20
+"""Characters up to which a column stays in one piece on a narrow screen, as long as others can give way."""
 
 
 class Cell(NamedTuple):
@@ -64,7 +66,7 @@ class Output:
     def table(self, table: Table) -> None:
         """Print a table."""
         if self._console is not None:
-            self._console.print(drawn(table))
+            self._console.print(drawn(table, self._console.width))
         else:
             self.line("\n".join(plain_lines(table)), clean=False)
 
@@ -79,8 +81,8 @@ class Output:
             else:
                 from rich.text import Text
 
-                label = Text(f"{name:<{width}}  ", style="dim")
-                self._console.print(label + Text(text, style=_TONES.get(cell.tone, "")), soft_wrap=True)
+                shown_as = Text.assemble((f"{name:<{width}}  ", "dim"), (text, _TONES.get(cell.tone, "")))
+                self._console.print(shown_as, soft_wrap=True)
 
 
 def clean_text(text: str) -> str:
@@ -111,17 +113,24 @@ def plain_lines(table: Table) -> list[str]:
     return [*title, laid_out([name.upper() for name in names]), *(laid_out(row) for row in rows)]
 
 
-def drawn(table: Table) -> RenderableType:
-    """Return a table as rich draws it."""
+def drawn(table: Table, width: int) -> RenderableType:
+    """Return a table as rich draws it on a screen of this width: closer together, then folded, where it is narrow."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    title = Text(clean_text(table.title), style="bold") if table.title else None
-    found = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, header_style="bold")
-    for column in table.columns:
+    title = Text(clean_text(table.title), style="dim") if table.title else None
+    gap = 1 if max(map(len, plain_lines(table))) <= width else 0
+    found = RichTable(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), title=title, title_justify="left",
+        header_style="bold",
+    )  # fmt: skip
+    for at, column in enumerate(table.columns):
         found.add_column(
-            column.removeprefix(RIGHT), justify="right" if column.startswith(RIGHT) else "left", overflow="fold"
+            column.removeprefix(RIGHT),
+            justify="right" if column.startswith(RIGHT) else "left",
+            overflow="fold",
+            no_wrap=all(len(_one_line(row[at])) <= NEVER_FOLDED for row in table.rows),
         )
     for row in table.rows:
         found.add_row(*(Text(_one_line(cell), style=_TONES.get(_cell(cell).tone, "")) for cell in row))

@@ -74,7 +74,7 @@ async def stats(session: Session) -> None:
 
 STATS_COLUMNS = (
     *("queue", ">waiting", ">active", ">delayed", ">completed", ">failed", ">dead"),
-    *(">oldest waiting", ">workers", "state"),
+    *(">oldest", ">workers", "state"),
 )
 
 
@@ -146,21 +146,24 @@ def _rate(rate: RateLimit) -> str:
 
 async def drain(session: Session) -> None:
     """Remove what waits."""
+    session.check_consent("drain")
     async with session.queue() as queue:
         found = await queue.stats()
         what = f"{found.waiting:,} waiting" + (f" and {found.delayed:,} delayed" if session.options.delayed else "")
         session.confirm(f"Remove {what} jobs of {queue.name}?")
         gone = await queue.drain(session.options.delayed)
-    _tell(session, queue.name, f"{gone:,} jobs removed", removed=gone)
+    _tell(session, queue.name, f"{values.count(gone, 'job')} removed", removed=gone)
 
 
 async def obliterate(session: Session) -> None:
     """Remove everything."""
+    session.check_consent("obliterate")
     async with session.queue() as queue:
         found = await queue.stats()
-        session.confirm(f"Remove queue {queue.name} with all its {found.total:,} jobs and {found.dead:,} dead letters?")
+        what = f"{values.count(found.total, 'job')} and {values.count(found.dead, 'dead letter')}"
+        session.confirm(f"Remove queue {queue.name} with all of its {what}?")
         gone = await queue.obliterate(session.options.force)
-    _tell(session, queue.name, f"gone, with {gone:,} jobs", removed=gone)
+    _tell(session, queue.name, f"gone, with {values.count(gone, 'job')}", removed=gone)
 
 
 def _tell(session: Session, queue: str, sentence: str, **fields: Any) -> None:

@@ -58,17 +58,25 @@ class Session:
             names = dict.fromkeys(self.options.queues or default_queues())
             yield [await stack.enter_async_context(self.queue(name)) for name in names]
 
+    def check_consent(self, what: str) -> None:
+        """Refuse to destroy anything where `--yes` was not given and nobody can be asked.
+
+        Raises:
+            InvalidInput: Nobody can.
+        """
+        if not self.options.yes and not sys.stdin.isatty():
+            raise InvalidInput(f"{what} needs --yes where there is no terminal to ask on; nothing was changed")
+
     def confirm(self, question: str) -> None:
         """Ask before something is destroyed, unless `--yes` was given.
 
         Raises:
-            InvalidInput: There is no terminal, so nobody can answer.
+            InvalidInput: Nobody can be asked.
             Declined: The answer was not yes.
         """
+        self.check_consent(self.options.command)
         if self.options.yes:
             return
-        if not sys.stdin.isatty():
-            raise InvalidInput(f"{question} Nobody can be asked here: give --yes")
         print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Declined

@@ -14,6 +14,7 @@ from streamq.cli import arguments, values
 from streamq.cli.output import Cell, Row, Table, drawn
 from streamq.cli.queues import LOOK, stats_row
 from streamq.cli.watching import WORKER_COLUMNS, worker_fields, worker_row
+from streamq.cli.session import complain
 from streamq.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -28,12 +29,11 @@ EXAMPLES = """
   streamq top reports emails --interval 1s
   streamq top --once
 """
-COLUMNS = (
-    *("queue", ">waiting", ">active", ">delayed", ">failed", ">dead", ">oldest", ">workers"),
-    *(">added", ">started", ">done", ">failing", "state"),
-)
+COLUMNS = ("queue", ">waiting", ">active", ">delayed", ">failed", ">oldest", ">added/s", ">done/s", ">fail/s", "state")
+"""As many as fit on 80 characters; `stats` and `--json` have all."""
+SHOWN = ("added", "completed", "failed")
 SPEEDS = {"added": ("added", "delayed"), "started": ("active",), "completed": ("completed",), "failed": ("failed",)}
-"""What the four rates count, as kinds of events."""
+"""What the rates count, as kinds of events."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -112,21 +112,23 @@ async def look(queues: list[Queue], over: float, since: dict[str, datetime]) -> 
 async def _screen(session: Session) -> AsyncIterator[Any]:
     """Yield a function that shows views: on the terminal's own screen, or as lines of JSON."""
     if session.out.json:
-        yield lambda views, trouble: _print(session, views)
+        yield lambda views, trouble: complain(trouble) if trouble else _print(session, views)
         return
     from rich.live import Live
 
-    with Live(console=session.out.console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-        yield lambda views, trouble: live.update(_frame(views, trouble), refresh=True)
+    console = session.out.console
+    with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda views, trouble: live.update(_frame(views, trouble, live.console.width), refresh=True)
 
 
-def _frame(views: list[View], trouble: str) -> RenderableType:
+def _frame(views: list[View], trouble: str, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
     moment = max(view.tally.until for view in views)
     heading = Text(f"streamq top  {values.when(moment)} by the server's clock  (Ctrl-C ends)", style="dim")
-    parts: list[RenderableType] = [heading, drawn(queue_table(views)), drawn(worker_table(views))]
+    queues, workers = drawn(queue_table(views), width), drawn(worker_table(views), width)
+    parts: list[RenderableType] = [heading, Text(), queues, Text(), workers]
     if trouble:
         parts.insert(1, Text(f"this is not the present state: {trouble}", style="bold red"))
     return Group(*parts)
@@ -143,7 +145,7 @@ def _print(session: Session, views: list[View]) -> None:
 
 
 def queue_table(views: list[View]) -> Table:
-    """Return the queues, a row each, and their sum if there are several."""
+    """Return the queues, a row each."""
     rows = [_row(view) for view in views]
     if any(not view.tally.complete for view in views):
         return Table(COLUMNS, rows, "rates marked + are of the last moments only: the event stream holds no more")
@@ -151,11 +153,11 @@ def queue_table(views: list[View]) -> Table:
 
 
 def _row(view: View) -> Row:
-    name, waiting, active, delayed, _, failed, dead, oldest, workers, state = stats_row(view.queue, view.stats)
+    name, waiting, active, delayed, _, failed, _, oldest, _, state = stats_row(view.queue, view.stats)
     mark = "" if view.tally.complete else "+"
-    rates = [values.speed(view.tally.rate(*kinds)) for kinds in SPEEDS.values()]
+    rates = [values.speed(view.tally.rate(*SPEEDS[name])) for name in SHOWN]
     speeds = [Cell(rate + mark, "dim" if rate == values.NOTHING else "") for rate in rates]
-    return (name, waiting, active, delayed, failed, dead, oldest, workers, *speeds, state)
+    return (name, waiting, active, delayed, failed, oldest, *speeds, state)
 
 
 def worker_table(views: list[View]) -> Table:

@@ -72,7 +72,8 @@ def age(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        digits = 0 if seconds >= 0.01 or not seconds else 1 if seconds >= 0.001 else 2
+        return f"{seconds * 1000:.{digits}f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     units = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
@@ -90,6 +91,11 @@ def number(value: float) -> str:
     return f"{value:,}"
 
 
+def count(number_of: int, what: str) -> str:
+    """Write a count of things: `1 job`, `2 jobs`."""
+    return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
+
+
 def size(value: float) -> str:
     """Write bytes."""
     for unit in ("B", "KB", "MB", "GB"):
@@ -101,4 +107,4 @@ def size(value: float) -> str:
 
 def speed(per_second: float) -> str:
     """Write a rate per second."""
-    return NOTHING if not per_second else f"{per_second:,.1f}/s" if per_second < 100 else f"{per_second:,.0f}/s"
+    return NOTHING if not per_second else f"{per_second:,.{1 if per_second < 100 else 0}f}"
