@@ -37,7 +37,8 @@ class Event(msgspec.Struct, frozen=True):
         kind: Of a job: `added` (it waits: new, or retried), `delayed`, `promoted`, `active`, `progress`, `log` (only
             while somebody follows its log), `completed`, `failed`, `dead` (it has a dead letter), `retrying`, `stalled`
             (its worker was lost), `removed` (by anybody), `rescheduled`, `reprioritized`, `updated` (its data),
-            `redriven` (out of a dead letter), `purged` (its dead letter). Of the queue: `paused`, `resumed`, `cleaned`,
+            `redriven` (out of a dead letter), `purged` (its dead letter). Of a schedule's slot that was not run, under
+            the id that its job would have had: `missed`, `skipped`. Of the queue: `paused`, `resumed`, `cleaned`,
             `drained`, `obliterated`; each removed job has had its `removed` before, except for the last one. `gap` when
             the cap may have dropped events between the last one and the next before they were read.
         job_id: Which job; "" for events of the queue.
