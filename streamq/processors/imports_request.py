@@ -64,7 +64,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     on_duplicate: OnDuplicate = OnDuplicate.ERROR
     delimiter: Annotated[str, msgspec.Meta(pattern=r"^[,;|\t]$")] = ","
     encoding: Annotated[str, msgspec.Meta(pattern=r"^(utf-8|utf-16|cp1252|iso-8859-1)$")] = "utf-8"
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 2_000
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 5_000
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.records is None):

@@ -22,6 +22,13 @@ from streamq.processors.ledger.tables import SCHEMA_VERSION, metadata, schema
 DEFAULT_URL = "sqlite:///streamq-ledger.db"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _BUSY_MS = 30_000
+_PRAGMAS = (
+    f"busy_timeout = {_BUSY_MS}",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 8000",  # pages, 32 MB: a bulk import writes each page back once, not with every few batches
+)
 _CREATION_LOCK = 0x5EDC_E400  # any number that nothing else of the database uses
 _WRITES = "streamq_writes"
 
@@ -112,7 +119,7 @@ def _engine(url: URL) -> AsyncEngine:
 
 def _set_up_sqlite(dbapi: Any, record: object) -> None:
     cursor = dbapi.cursor()
-    for pragma in (f"busy_timeout = {_BUSY_MS}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
