@@ -166,7 +166,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
         except TimeoutError:
             raise StoreUnavailable(f"Redis did not answer within {within:.1f} s") from None
         except StoreError as error:
-            if not passes(error):
+            if not passes(error) or self.wire.closed:
                 raise
             last = error
         pause = FIRST_PAUSE
@@ -179,7 +179,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
             except TimeoutError:
                 raise last from None
             except StoreError as error:
-                if not passes(error):
+                if not passes(error) or self.wire.closed:
                     raise
                 last = error
         raise last

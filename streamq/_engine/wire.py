@@ -44,6 +44,11 @@ class Wire:
         """Whether a connection stands (as far as this side knows)."""
         return self._protocol is not None and self._protocol.alive
 
+    @property
+    def closed(self) -> bool:
+        """Whether its owner has closed it: it opens no connection any more."""
+        return self._closed
+
     async def call(self, *command: Any, wait: float = 0.0) -> Any:
         """Send one command and return its reply: bytes, int, list, None, or a `hiredis.ReplyError` (not raised).
 
