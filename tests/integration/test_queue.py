@@ -475,8 +475,10 @@ async def test_a_closed_queue_says_so_and_closing_twice_is_harmless(queue: Queue
     await queue.add("a")
     await queue.close()
     await queue.close()
+    connects = queue._wire.connects
     with pytest.raises(StoreUnavailable, match="closed by its owner"):
         await queue.add("a")
+    assert queue._wire.connects == connects
 
 
 async def test_closing_waits_for_adds_that_are_on_their_way(settings: Settings) -> None:

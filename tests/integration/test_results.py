@@ -130,6 +130,7 @@ async def test_a_wait_on_a_queue_that_is_closed_ends(settings: Settings, calls: 
     await queue.close()
     with pytest.raises(StoreUnavailable, match="closed by its owner"):
         await waiting
+    assert calls.names.count("get") == 1
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "soon"])

@@ -118,3 +118,11 @@ async def test_a_refusal_that_lasts_too_long_is_raised(server: RedisServer) -> N
     with pytest.raises(StoreRefused, match="READONLY"):
         await store.pause()
     await wire.close()
+
+
+async def test_a_call_over_a_closed_wire_is_not_repeated(redis_url: str) -> None:
+    wire = Wire(Endpoint(redis_url, 5.0))
+    store = Store("q", wire, Settings(timeout=3_600))
+    await wire.close()
+    with pytest.raises(StoreUnavailable, match="closed by its owner"):
+        await asyncio.wait_for(store.stats(), 30)
