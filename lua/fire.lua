@@ -17,6 +17,7 @@
 -- @include lib/enqueue
 -- @include lib/schedules
 -- @include lib/overlap
+-- @include lib/take_out
 local base, id, rev, expected, next_slot, cap = KEYS[1], unpack(ARGV, 1, 5)
 local missed, named = tonumber(ARGV[6]), tonumber(ARGV[7])
 local LOOK_AGAIN_MS = 500

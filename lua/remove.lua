@@ -11,6 +11,7 @@
 -- @include lib/entry
 -- @include lib/locate
 -- @include lib/lineup
+-- @include lib/take_out
 local base, id, force, cap = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
 local job = locate(base, id)
 if not job then
@@ -19,19 +20,8 @@ end
 if job.state == 'active' and not force then
   return 'active'
 end
-if job.entry then
-  local lane_key = base .. ':lane:' .. job.lane
-  if job.state == 'active' then
-    redis.call('XACK', lane_key, 'w', job.entry)
-    wake_unless_paused(base) -- a limit of jobs that run at once has room again
-  end
-  redis.call('XDEL', lane_key, job.entry)
-else
-  redis.call('ZREM', base .. ':' .. job.state, id)
+take_out(base, cap, id, job)
+if job.state == 'active' then
+  wake_unless_paused(base) -- a limit of jobs that run at once has room again
 end
-if job.record and job.record.q then
-  redis.call('XDEL', base .. ':dead', job.record.q)
-end
-redis.call('UNLINK', base .. ':job:' .. id, base .. ':log:' .. id)
-publish(base, cap, 'removed', { id })
 return 'removed'

@@ -44,20 +44,17 @@ class Scheduler:
             await self._handed.wait()
             self._handed.clear()
             ids, self._ids = list(self._ids), {}
-            try:
-                found = await self._store.schedules(ids)
-            except StoreError as error:
-                log.warning("queue %s: %d schedules must wait: %s", self._store.queue, len(ids), error)
-                continue
-            await asyncio.gather(*map(self._fire, found))
+            await asyncio.gather(*map(self._look_after, ids))
 
-    async def _fire(self, seen: StoredSchedule) -> None:
+    async def _look_after(self, schedule_id: str) -> None:
+        """Read and fire one schedule; one that fails leaves the others alone."""
         try:
-            await self.fire(seen)
+            for seen in await self._store.schedules((schedule_id,)):
+                await self.fire(seen)
         except StoreError as error:
-            log.warning("schedule %s of queue %s must wait: %s", seen.id, self._store.queue, error)
+            log.warning("schedule %s of queue %s must wait: %s", schedule_id, self._store.queue, error)
         except Exception:
-            log.exception("schedule %s of queue %s can't be fired here", seen.id, self._store.queue)
+            log.exception("schedule %s of queue %s can't be fired here", schedule_id, self._store.queue)
 
     async def fire(self, seen: StoredSchedule) -> None:
         """Fire what is due of one schedule.

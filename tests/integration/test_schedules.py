@@ -374,11 +374,12 @@ async def test_what_a_slot_does_while_the_last_job_runs(bench: Bench, overlap: A
         gate.set()
 
 
+@pytest.mark.parametrize("broken", [{"spec": b"\xc1 from another world"}, {"spec": b""}, {"lane": b""}])
 async def test_a_schedule_that_no_worker_can_read_does_not_hold_up_the_others(
-    bench: Bench, ran: Ran, client: redis.Redis, caplog: pytest.LogCaptureFixture
+    bench: Bench, ran: Ran, client: redis.Redis, caplog: pytest.LogCaptureFixture, broken: dict[str, bytes]
 ) -> None:
     await bench.queue.upsert_schedule("broken", every=0.1, name="report")
-    client.hset("sq:{q}:schedule:broken", "spec", b"\xc1 from another world")
+    client.hset("sq:{q}:schedule:broken", mapping=broken)
     await bench.queue.upsert_schedule("sound", every=0.1, name="report")
     async with bench.worker(ran.note):
         await ran.times(12)

@@ -1,0 +1,18 @@
+-- Takes a job (see lib/locate) out of the queue with all that is kept of it. An active one's entry is taken from its
+-- worker, whose outcome is then stale.
+local function take_out(base, cap, id, job)
+  if job.entry then
+    local lane_key = base .. ':lane:' .. job.lane
+    if job.state == 'active' then
+      redis.call('XACK', lane_key, 'w', job.entry)
+    end
+    redis.call('XDEL', lane_key, job.entry)
+  else
+    redis.call('ZREM', base .. ':' .. job.state, id)
+  end
+  if job.record and job.record.q then
+    redis.call('XDEL', base .. ':dead', job.record.q)
+  end
+  redis.call('UNLINK', base .. ':job:' .. id, base .. ':log:' .. id)
+  publish(base, cap, 'removed', { id })
+end
