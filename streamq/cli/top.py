@@ -13,8 +13,8 @@ import msgspec
 from streamq.cli import arguments, values
 from streamq.cli.output import Cell, Row, Table, drawn
 from streamq.cli.queues import LOOK, stats_row
-from streamq.cli.watching import WORKER_COLUMNS, worker_fields, worker_row
 from streamq.cli.session import complain
+from streamq.cli.watching import WORKER_COLUMNS, worker_fields, worker_row
 from streamq.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
