@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from streamq._engine.scheduling import Firing
+from streamq.errors import StoreRefused
 from tests.lua.conftest import Bench, done, envelope
 from tests.lua.schedules import PARKED, fire, job_ids, new, read, scheduled
 
@@ -119,6 +120,20 @@ async def test_firings_of_a_paused_queue_wait_in_their_lane_and_wake_nobody(benc
     assert job_ids(bench) == ["s@5000"]
     assert not bench.woken()
     assert await bench.claim() == []
+
+
+async def test_a_full_redis_refuses_a_firing_and_it_is_made_good_when_there_is_room(bench: Bench) -> None:
+    await scheduled(bench)
+    await bench.tick()  # loads the scripts that a tick hands the schedule out with
+    before = bench.dump()
+    bench.redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreRefused, match="OOM"):
+            await fire(bench, 5_000, then=6_000)
+        assert bench.dump() == before
+    finally:
+        bench.redis.config_set("maxmemory", 0)
+    assert await fire(bench, 5_000, then=6_000) == Firing(1, 0, 0)
 
 
 # Overlap --------------------------------------------------------------------------------------------------------------
