@@ -12,7 +12,7 @@ import redis
 from streamq import Job, JobOptions, Queue, Retention, Settings
 from tests.faults.checker import Verdict, Window, check
 from tests.faults.ledger import Ledger
-from tests.faults.state import base_of, clean_state, is_idle
+from tests.faults.state import base_of, clean_state, counts_of, is_idle
 from tests.faults.workers import Fleet, WorkerProcess, eventually
 from tests.servers import RedisServer
 
@@ -94,12 +94,12 @@ class Scene:
 
     def now_ms(self) -> int:
         """Return the server's time."""
-        seconds, micros = cast(tuple[int, int], self.direct.time())
+        seconds, micros = self.direct.time()
         return seconds * 1000 + micros // 1000
 
     def live_workers(self) -> int:
         """Return how many workers hold a lease now."""
-        return int(cast(int, self.direct.zcount(f"{self.base}:workers", self.now_ms(), "+inf")))
+        return self.direct.zcount(f"{self.base}:workers", self.now_ms(), "+inf")
 
     def starts(self) -> int:
         """Return how many runs have started so far."""
@@ -124,8 +124,6 @@ class Scene:
 
     def remains(self) -> str:
         """Say what is left, for messages."""
-        from tests.faults.state import counts_of
-
         logs = "\n".join(f"--- {w.name}\n{w.log_tail(12)}" for w in self.fleet.workers)
         return f"{counts_of(self.direct, self.name)}\n{logs}"
 

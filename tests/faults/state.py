@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -38,7 +38,7 @@ def pending_of(client: redis.Redis, queue: str) -> int:
     total = 0
     for lane in LANES:
         try:
-            summary = cast(dict[str, Any], client.xpending(f"{base_of(queue)}:lane:{lane}", GROUP))
+            summary = client.xpending(f"{base_of(queue)}:lane:{lane}", GROUP)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -50,8 +50,8 @@ def pending_of(client: redis.Redis, queue: str) -> int:
 def counts_of(client: redis.Redis, queue: str) -> dict[str, int]:
     """Return the queue's sizes: entries in the lanes, pending ones, delayed jobs, ended ones."""
     base = base_of(queue)
-    sets = {name: int(cast(int, client.zcard(f"{base}:{name}"))) for name in ("delayed", *TERMINAL)}
-    lanes = sum(int(cast(int, client.xlen(f"{base}:lane:{lane}"))) for lane in LANES)
+    sets = {name: client.zcard(f"{base}:{name}") for name in ("delayed", *TERMINAL)}
+    lanes = sum(client.xlen(f"{base}:lane:{lane}") for lane in LANES)
     return {"in_lanes": lanes, "pending": pending_of(client, queue), **sets}
 
 

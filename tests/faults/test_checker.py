@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def line(kind: str, at: float, job: str = "a", *, attempt: int = 1, pid: int = 1
     return Line(kind, at, pid, job, attempt, outcome or ("returned" if kind == "end" else ""))
 
 
-def clean_run(job: str, at: float, **how: int) -> list[Line]:
+def clean_run(job: str, at: float, **how: Any) -> list[Line]:
     return [line("accepted", at, job), line("start", at + 1, job, **how), line("end", at + 2, job, **how)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
 
 import pytest
 
@@ -133,7 +132,7 @@ async def test_of_many_callers_at_once_exactly_one_wins(scene: Scene) -> None:
     clients = [scene.open_queue() for _ in range(10)]
     rounds = scaled(8, 100)
     for turn in range(rounds):
-        added = await _all_at_once(clients, lambda q, turn=turn: q.add("noop", job_id=f"same-{turn}"))  # type: ignore[misc]
+        added = await _all_at_once(clients, lambda q, turn=turn: q.add("noop", job_id=f"same-{turn}"))
         assert sum(getattr(job, "is_new", False) for job in added) == 1
         assert {getattr(job, "id", job) for job in added} == {f"same-{turn}"}
         scene.note([f"same-{turn}"])
@@ -141,18 +140,18 @@ async def test_of_many_callers_at_once_exactly_one_wins(scene: Scene) -> None:
         failing = await scene.add("echo-later", {"failures": 1, "value": 1}, attempts=1)
         await eventually(lambda: scene.direct.zscore(f"{scene.base}:failed", failing.id), 5)  # noqa: B023
         await scene.queue.pause()  # or it may have failed again before the last caller comes
-        retried = await _all_at_once(clients, lambda q, id=failing.id: q.retry(id))  # type: ignore[misc]
+        retried = await _all_at_once(clients, lambda q, id=failing.id: q.retry(id))
         assert sum(outcome is None for outcome in retried) == 1, retried
         assert {type(outcome) for outcome in retried} == {type(None), WrongState}
         await scene.queue.resume()
         await eventually(lambda: scene.direct.zscore(f"{scene.base}:failed", failing.id), 5)  # noqa: B023
 
         delayed = await scene.add("noop", delay=3600)
-        moved = await _all_at_once(clients, lambda q, id=delayed.id: q.promote(id))  # type: ignore[misc]
+        moved = await _all_at_once(clients, lambda q, id=delayed.id: q.promote(id))
         assert sum(outcome is None for outcome in moved) == 1, moved
 
         raced = await scene.queue.add("noop")
-        outcomes = await _all_at_once(clients, lambda q, id=raced.id: q.remove(id))  # type: ignore[misc]
+        outcomes = await _all_at_once(clients, lambda q, id=raced.id: q.remove(id))
         await scene.idle(5)
         assert sum(outcome is True for outcome in outcomes) <= 1
         snapshot, runs = await scene.queue.get_job(raced.id), scene.verdict().runs_of(raced.id)
@@ -215,5 +214,5 @@ async def test_a_retry_at_any_moment_leaves_one_job_in_one_state(scene: Scene) -
         places = [name for name in ("completed", "failed") if scene.direct.zscore(f"{scene.base}:{name}", job.id)]
         known = await scene.queue.get_job(job.id)
         assert len(places) == (known is not None)
-        assert cast(int, scene.direct.exists(f"{scene.base}:job:{job.id}")) == (known is not None)
+        assert scene.direct.exists(f"{scene.base}:job:{job.id}") == (known is not None)
     scene.clean()

@@ -21,7 +21,7 @@ SLOW = pytest.mark.timeout(600)
 
 def used(scene: Scene) -> int:
     """Return the server's memory in use."""
-    return int(cast("dict[str, Any]", scene.direct.info("memory"))["used_memory"])
+    return int(scene.direct.info("memory")["used_memory"])
 
 
 def lasting_keys(scene: Scene) -> set[bytes]:
@@ -42,7 +42,7 @@ async def test_a_drained_queue_takes_the_room_that_it_took_before(scene: Scene) 
         await scene.queue.add_many([("unrecorded", i, brief) for i in range(scaled(4_000, 10_000))])
     await scene.idle(scaled(60, 300))
     await eventually(lambda: scene.direct.zcard(f"{scene.base}:completed") == 0, 5, "the results expire")
-    lanes = [cast(int, scene.direct.xlen(f"{scene.base}:lane:{lane}")) for lane in range(1, 5)]
+    lanes = [scene.direct.xlen(f"{scene.base}:lane:{lane}") for lane in range(1, 5)]
     assert lanes == [0, 0, 0, 0]
     assert pending_of(scene.direct, scene.name) == 0
     assert lasting_keys(scene) <= keys | {f"{scene.base}:wake".encode()}

@@ -212,7 +212,7 @@ async def test_a_batch_is_whole_and_in_order_when_the_scripts_are_flushed_before
     warm = scene.open_queue()
     for turn in range(scaled(10, 50)):
         for client in (warm, scene.open_queue()):
-            before = cast(int, scene.direct.xlen(f"{scene.base}:lane:3"))
+            before = scene.direct.xlen(f"{scene.base}:lane:3")
             scene.direct.script_flush()
             try:
                 jobs = await client.add_many([("echo", i) for i in range(500)])

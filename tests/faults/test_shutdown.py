@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
 
 import pytest
 
 from streamq import JobState
 from tests.faults.scene import LEASE, Scene, scaled
+from tests.faults.state import pending_of
 from tests.faults.workers import WorkerProcess, eventually
 
 
@@ -76,8 +76,7 @@ async def test_a_stopping_worker_starts_nothing_more_and_hands_back_what_it_has_
 
 
 def _held_by_anybody(scene: Scene) -> int:
-    held: Any = cast("dict[str, Any]", scene.direct.xpending(f"{scene.base}:lane:3", "w"))
-    return int(held["pending"])
+    return pending_of(scene.direct, scene.name)
 
 
 async def test_a_job_that_outlasts_the_grace_period_is_run_elsewhere_and_keeps_its_attempts(scene: Scene) -> None:
@@ -125,15 +124,22 @@ async def test_a_handler_that_cannot_be_interrupted_does_not_run_at_two_places(s
     scene.clean()
 
 
-async def test_a_worker_stopped_while_redis_is_away_exits_and_its_jobs_run_elsewhere(scene: Scene) -> None:
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_worker_stopped_while_redis_is_away_exits_and_its_jobs_run_elsewhere(scene: Scene, how: str) -> None:
     """P4 where it can't be kept: exit code 1 says so, the lease does the rest."""
     (first,) = await scene.start(grace=1)
     job = await scene.add("sleep", 1.5)
     await scene.started(job)
-    scene.server.kill()
+    if how == "killed":
+        scene.server.kill()
+    else:
+        scene.server.pause()
     first.terminate()
-    assert await first.exits(10) == 1
-    scene.server.start()
+    assert await first.exits(12) == 1
+    if how == "killed":
+        scene.server.start()
+    else:
+        scene.server.cont()
     await scene.start()
     await scene.idle(LEASE + 8)
     assert await job.result(timeout=1) == 1.5

@@ -72,7 +72,7 @@ def test_a_pending_entry_is_found_even_if_the_stream_entry_is_gone(client: redis
     lane = f"{BASE}:lane:3"
     entry = client.xadd(lane, {"d": "job"})
     client.xreadgroup("w", "somebody", {lane: ">"})
-    client.xdel(lane, entry)  # type: ignore[arg-type]
+    client.xdel(lane, entry)
     assert counts_of(client, "faults")["pending"] == 1
     with pytest.raises(AssertionError, match="'pending': 1"):
         clean_state(redis_url, "faults", ["1"])

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from streamq import JobState, Retention
+from streamq import Job, JobState, Retention
 from streamq.errors import JobFailed, WrongState
 from tests.faults.proxy import FaultProxy
 from tests.faults.scene import LEASE, SWEEP, Scene, scaled
@@ -174,7 +174,7 @@ async def test_new_jobs_are_served_while_orphans_are_taken_back(scene: Scene) ->
     await scene.add_many([("noop", i) for i in range(count)])
     assert scene.orphan(count) == count
     scene.fleet.start(concurrency=20)
-    fresh = []
+    fresh: list[Job] = []
     while pending_of(scene.direct, scene.name) > 100 or len(fresh) < 5:
         fresh.append(await scene.add("who", {"seconds": 0}))
         await asyncio.sleep(scaled(0.25, 1))
