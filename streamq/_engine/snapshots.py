@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
 
 from streamq._engine import codec
 from streamq._engine.transitions import StoredJob
@@ -11,11 +14,10 @@ from streamq.policy import Priority
 
 
 def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
-    """Return a job as users see it. One whose envelope can't be read has the name "" and the data None."""
+    """Return a job as users see it. What can't be read is None; the name of a job whose envelope can't be is ""."""
     try:
         envelope = codec.decode_envelope(stored.envelope)
-        name, data = envelope.name, codec.decode(bytes(envelope.data))
-        options = envelope.options
+        name, data, options = envelope.name, readable(bytes(envelope.data)), envelope.options
     except codec.BadEnvelope:
         name, data, options = "", None, None
     record = stored.record
@@ -26,11 +28,11 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         data=data,
         state=JobState(stored.state),
         priority=Priority(stored.lane),
-        progress=codec.decode(record.get("g", b"")),
+        progress=readable(record.get("g", b"")),
         attempts_made=stored.number("a") or 0,
         stalls=stored.number("k") or 0,
         interruptions=stored.number("i") or 0,
-        result=codec.decode(record.get("r", b"")) if stored.state == "completed" else None,
+        result=readable(record.get("r", b"")) if stored.state == "completed" else None,
         error=codec.decode_error(record["x"]) if record.get("x") else None,
         created_at=moment(stored.created_ms),
         started_at=moment(stored.started_ms),
@@ -39,6 +41,14 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},
     )
+
+
+def readable(body: bytes) -> Any:
+    """Decode a value; None if this version can't, so that one such job does not hide the others."""
+    try:
+        return codec.decode(body)
+    except (ValueError, msgspec.DecodeError):
+        return None
 
 
 def moment(ms: int | None) -> datetime | None:
