@@ -1,0 +1,130 @@
+"""What a worker holds: slots, claims that wait for one, suspects, outcomes on their way."""
+
+from __future__ import annotations
+
+from streamq._engine.transitions import Claim, Outcome
+from streamq.worker.holdings import Holdings
+from streamq.worker.runner import Attempt
+
+
+class Hand:
+    """Holdings, and what they have started."""
+
+    def __init__(self, concurrency: int = 2, max_stalls: int = 3) -> None:
+        self.started: list[Attempt] = []
+        self.holdings = Holdings(concurrency, max_stalls, self.started.append)
+
+    @property
+    def running(self) -> list[str]:
+        return [attempt.claim.job_id for attempt in self.started if not attempt.ended]
+
+    def end(self, job_id: str) -> bool:
+        attempt = next(attempt for attempt in self.started if attempt.claim.job_id == job_id)
+        return self.holdings.finished(attempt, outcome(attempt.claim))
+
+
+def claim(job_id: str, stalls: int = 0) -> Claim:
+    found = Claim(3, f"{job_id}-0", job_id, b"", 0)
+    found.stalls = stalls
+    return found
+
+
+def outcome(claim: Claim) -> Outcome:
+    return Outcome("done", claim.lane, claim.entry, claim.job_id)
+
+
+def claims(*ids: str) -> list[Claim]:
+    return [claim(job_id) for job_id in ids]
+
+
+def test_as_many_start_as_there_are_slots_and_the_rest_wait_in_order() -> None:
+    hand = Hand(2)
+    hand.holdings.take(claims("1", "2", "3", "4"))
+    assert hand.running == ["1", "2"]
+    hand.end("1")
+    assert hand.running == ["2", "3"]
+    hand.end("2")
+    hand.end("3")
+    assert hand.running == ["4"]
+
+
+def test_a_claim_that_is_held_already_is_nothing_new() -> None:
+    hand = Hand(5)
+    hand.holdings.take(claims("1"))
+    hand.holdings.take(claims("1", "2"))
+    assert hand.running == ["1", "2"]
+
+
+def test_an_attempt_ends_once() -> None:
+    hand = Hand()
+    hand.holdings.take(claims("1"))
+    assert hand.end("1")
+    assert not hand.end("1")
+    assert len(hand.holdings.outcomes) == 1
+
+
+def test_the_room_is_what_neither_runs_nor_is_asked_for() -> None:
+    hand = Hand(5)
+    assert hand.holdings.room() == 5
+    hand.holdings.reserved = 2
+    hand.holdings.take(claims("1"))
+    assert hand.holdings.room() == 2
+    hand.end("1")
+    assert hand.holdings.room() == 3  # its outcome is still to be settled, but its slot is free
+
+
+def test_outcomes_are_taken_settled_or_put_back_in_order() -> None:
+    hand = Hand(5)
+    hand.holdings.take(claims("1", "2", "3"))
+    for job_id in ("1", "2", "3"):
+        hand.end(job_id)
+    first = hand.holdings.take_outcomes(2)
+    assert hand.holdings.unfinished == 0
+    hand.holdings.put_back(first)
+    assert [o.job_id for o in hand.holdings.outcomes] == ["1", "2", "3"]
+    hand.holdings.settled(hand.holdings.take_outcomes(5))
+    assert hand.holdings.mine == {}
+    assert hand.holdings.unfinished == 0
+
+
+def test_suspects_wait_for_their_mark_and_the_last_chance_runs_alone() -> None:
+    hand = Hand(5, max_stalls=3)
+    hand.holdings.take([claim("1", 1), claim("2", 2), claim("3", 2), claim("4", 1), claim("5")])
+    assert hand.running == ["5"]
+    first = hand.holdings.next_suspects()
+    assert {a.claim.job_id for a in first} == {"1", "4", "2"}
+    for attempt in first:
+        hand.holdings.run(attempt)
+    assert hand.holdings.next_suspects() == []
+    hand.end("2")
+    assert [a.claim.job_id for a in hand.holdings.next_suspects()] == ["3"]
+
+
+def test_a_mark_that_failed_is_asked_for_again() -> None:
+    hand = Hand(5, max_stalls=2)
+    hand.holdings.take([claim("1", 1)])
+    hand.holdings.unmarked(hand.holdings.next_suspects())
+    assert [a.claim.job_id for a in hand.holdings.next_suspects()] == ["1"]
+
+
+def test_a_worker_that_stops_starts_nothing_and_gives_back_what_has_not_started() -> None:
+    hand = Hand(1)
+    hand.holdings.take([*claims("1", "2"), claim("3", 1)])
+    hand.holdings.closed = True
+    hand.end("1")
+    assert hand.running == []
+    assert [a.claim.job_id for a in hand.holdings.idle_claims()] == ["2", "3"]
+    assert hand.holdings.idle_claims() == []
+
+
+def test_an_attempt_that_ends_while_it_is_started_frees_its_slot() -> None:
+    ended: list[str] = []
+
+    def start(attempt: Attempt) -> None:
+        ended.append(attempt.claim.job_id)
+        holdings.finished(attempt, outcome(attempt.claim))
+
+    holdings = Holdings(1, 3, start)
+    holdings.take(claims(*map(str, range(5_000))))
+    assert ended == [str(n) for n in range(5_000)]
+    assert holdings.room() >= 1
