@@ -19,7 +19,7 @@ import msgspec
 from streamq._engine import codec
 from streamq._engine.letters import LetterReader
 from streamq._engine.pages import Step, StoredLetter
-from streamq._engine.snapshots import moment
+from streamq._engine.snapshots import moment, readable
 from streamq._engine.transitions import Added, NewJob
 from streamq.bulk import Progress, match
 from streamq.errors import InvalidInput
@@ -260,7 +260,7 @@ def _first_step(letter: str | DeadLetter | None, everything: bool, name: str | N
 def _letter(queue: str, stored: StoredLetter) -> DeadLetter:
     try:
         envelope = codec.decode_envelope(stored.envelope)
-        name, data = envelope.name, codec.decode(bytes(envelope.data))
+        name, data = envelope.name, readable(bytes(envelope.data))
     except codec.BadEnvelope:
         name, data = "", None
     return DeadLetter(
