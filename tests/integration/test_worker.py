@@ -469,6 +469,22 @@ async def test_bytes_that_are_no_job_fail_and_block_nobody(queue: Queue, bench: 
     assert (found.name, found.data, found.error.type) == ("", None, "BadEnvelope")
 
 
+async def test_data_that_cannot_be_decoded_fails_its_job_and_hides_no_other(
+    queue: Queue, bench: Bench, client: redis.Redis
+) -> None:
+    bad = codec.encode_envelope("a", b"\xa1\xff", None)  # text that is no UTF-8
+    client.xadd("sq:{q}:lane:3", {"d": bad, "t": 1}, id="1-0")
+    client.set("sq:{q}:id", 1)
+    good = await queue.add("a", 5)
+    assert [(job.id, job.data) for job in await queue.jobs(JobState.WAITING)] == [("1", None), (good.id, 5)]
+    async with bench.worker(echoes):
+        assert await good.result(PATIENCE) == 5
+        with pytest.raises(JobFailed, match="its data does not fit the processor of"):
+            await queue.result("1", PATIENCE)
+    (letter,) = await queue.dead_letters()
+    assert (letter.job_id, letter.name, letter.data) == ("1", "a", None)
+
+
 async def test_a_job_that_a_worker_does_not_know_waits_for_one_that_does(queue: Queue, bench: Bench) -> None:
     job = await queue.add("new-report", 5, attempts=1)
     async with bench.worker({"old-report": echoes}):
