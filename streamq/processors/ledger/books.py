@@ -24,6 +24,8 @@ from streamq.processors.ledger.tables import accounts, postings, transactions
 CHUNK = 5_000
 """Ids per query: well under the limits of both databases on parameters (some 32,000)."""
 
+_LINE = ("transaction_id", "line", "account_id", "amount")
+
 VALUES = 10_000
 """Values per INSERT of many rows: under the drivers' limit of 32,766, and short enough to be parsed fast."""
 
@@ -114,14 +116,8 @@ async def insert_unchecked(conn: AsyncConnection, batch: Sequence[Transaction]) 
     if not batch:
         return
     await _insert_heads(conn, batch)
-    await conn.execute(
-        insert(postings),
-        [
-            {"transaction_id": t.id, "line": line, "account_id": p.account_id, "amount": p.amount}
-            for t in batch
-            for line, p in enumerate(t.postings, 1)
-        ],
-    )
+    lines = [(t.id, line, p.account_id, to_minor(p.amount)) for t in batch for line, p in enumerate(t.postings, 1)]
+    await insert_many(conn, postings, _LINE, lines)
 
 
 async def _insert_heads(conn: AsyncConnection, batch: Sequence[Transaction]) -> None:
@@ -156,8 +152,7 @@ async def insert_lines(conn: AsyncConnection, head: Transaction, lines: Sequence
     if len(lines) < 2 or total:
         raise UnbalancedTransaction(head.id, f"its {len(lines)} lines sum to {from_minor(total)}")
     await _insert_heads(conn, [head])
-    columns = ("transaction_id", "line", "account_id", "amount")
-    await insert_many(conn, postings, columns, [(head.id, n, *line) for n, line in enumerate(lines, 1)])
+    await insert_many(conn, postings, _LINE, [(head.id, n, *line) for n, line in enumerate(lines, 1)])
 
 
 async def insert_many(
