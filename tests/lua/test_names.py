@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import streamq
 from streamq._engine import keys, scripts
 from streamq._engine.store import Store
 from tests.lua.key_table import DOCS, key_rows
@@ -61,6 +62,13 @@ def test_a_script_that_only_reads_says_so_to_the_server(name: str) -> None:
 @pytest.mark.parametrize("name", ["tick", "renew", "leave", "remove", "pause", "resume", "wake"])
 def test_a_script_that_a_full_redis_must_run_says_so_to_the_server(name: str) -> None:
     assert "allow-oom" in (LUA / f"{name}.lua").read_text().splitlines()[0]
+
+
+def test_every_caller_that_the_table_names_is_there() -> None:
+    text = (DOCS / "state-machine.md").read_text()
+    named = re.findall(r"`(Queue|ActiveJob)\.([a-z_]+)`", text)
+    assert named
+    assert [f"{kind}.{name}" for kind, name in named if not hasattr(getattr(streamq, kind), name)] == []
 
 
 def first_part(name: str) -> str:
