@@ -19,7 +19,7 @@ from streamq.policy import Priority, RateLimit, Retention
 USAGE = 2
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhdw])")
 NONE = "none"
 
 

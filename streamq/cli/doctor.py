@@ -25,7 +25,7 @@ COMMANDS = (
     "LLEN @", "LPOP @", "LRANGE @ 0 1", "LTRIM @ 0 1", "RPUSH @ v",
     "XACK @ w 1-0", "XADD @ * f v", "XDEL @ 1-0", "XGROUP CREATE @ w 0", "XGROUP DELCONSUMER @ w c",
     "XINFO CONSUMERS @ w", "XINFO GROUPS @", "XLEN @", "XPENDING @ w", "XRANGE @ - +", "XREVRANGE @ + -",
-    "XREADGROUP GROUP w c STREAMS @ >",
+    "XREADGROUP GROUP w c STREAMS @ >", "XTRIM @ MAXLEN 1",
     "ZADD @ 1 m", "ZCARD @", "ZCOUNT @ 0 1", "ZRANGE @ 0 1", "ZRANGEBYSCORE @ 0 1", "ZRANK @ m", "ZREM @ m",
     "ZREMRANGEBYRANK @ 0 1", "ZREVRANGE @ 0 1", "ZREVRANK @ m", "ZSCORE @ m",
     # What workers and queues send themselves.
