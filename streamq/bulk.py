@@ -19,7 +19,7 @@ from streamq.policy import Seconds, seconds, whole
 Progress = Callable[[int, int | None], None]
 """Told after each step how many jobs are done, and how many there are in all, if that is known."""
 
-STEP_JOBS = 1_000
+STEP_JOBS = 500
 STEP_RETRIES = 200
 MOST = 1_000_000_000
 CLEANABLE = frozenset(JobState) - {JobState.ACTIVE}
