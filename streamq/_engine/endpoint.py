@@ -82,6 +82,10 @@ class Endpoint:
         except BaseException:
             await _quietly_close(connection)
             raise
+        finally:
+            if self._sentinel_pool is not None:
+                for sentinel in self._sentinel_pool.sentinel_manager.sentinels:  # they are asked once per connection
+                    await sentinel.connection_pool.disconnect(inuse_connections=False)
         return connection
 
 
