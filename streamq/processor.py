@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -22,6 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BackoffFunction = Callable[[int, BaseException], float]
 """Given the number of the attempt that failed (1 is the first) and its exception: seconds until the next one."""
+
+Place = Literal["loop", "thread", "process"]
+"""Where a handler runs."""
 
 ANY_NAME = "*"
 """The name of a processor that takes every job which no other one claims."""
@@ -107,11 +110,17 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int | None = None
     backoff: Backoff | BackoffFunction | None = None
     timeout: float | None = None
+    run_in: Place | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the handler runs: async ones on the loop and plain ones in a thread, unless they say otherwise."""
+        return self.run_in or ("loop" if inspect.iscoroutinefunction(self.handler) else "thread")
 
     @property
     def is_async(self) -> bool:
-        """Whether the handler runs on the event loop (else in a thread)."""
-        return inspect.iscoroutinefunction(self.handler)
+        """Whether the handler runs on the worker's event loop."""
+        return self.place == "loop"
 
 
 class Processors:
@@ -138,12 +147,15 @@ class Processors:
         attempts: int | None = None,
         backoff: Backoff | BackoffFunction | None = None,
         timeout: Seconds | None = None,
+        run_in: Place | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function or class as the processor of jobs called `name`.
 
         With `queue` it serves that queue only. `data` is the type that the job's data is decoded to (a msgspec
         struct, a dataclass, a TypedDict …); a job whose data does not fit fails at once. `attempts`, `backoff`
-        and `timeout` are the processor's defaults; what a job says itself comes first.
+        and `timeout` are the processor's defaults; what a job says itself comes first. `run_in="process"` is for
+        handlers that compute: each runs in a process of its own, which is killed when its time is up; the handler and
+        its registry must be found at the top level of a module that can be imported.
 
         Raises:
             InvalidInput: The name is taken or not usable, or an option makes no sense.
@@ -159,7 +171,7 @@ class Processors:
             self.add(
                 Processor(
                     name=name, handler=_handler(target), queue=None if queue is None else str(queue), data=data,
-                    attempts=attempts, backoff=backoff, timeout=limit,
+                    attempts=attempts, backoff=backoff, timeout=limit, run_in=run_in,
                 )
             )  # fmt: skip
             return target
@@ -168,6 +180,7 @@ class Processors:
 
     def add(self, processor: Processor) -> None:
         """Add one processor; raise InvalidInput if its queue and name are taken."""
+        _check_place(processor)
         key = (processor.queue, processor.name)
         if key in self._found:
             raise InvalidInput(f"a processor for {processor.name!r} is registered already")
@@ -188,6 +201,19 @@ class Processors:
     def queues(self) -> list[str]:
         """Return the names of all queues that some processor is bound to, sorted."""
         return sorted({p.queue for p in self if p.queue is not None})
+
+
+def _check_place(processor: Processor) -> None:
+    place, handler = processor.run_in, processor.handler
+    if place not in (None, "loop", "thread", "process"):
+        raise InvalidInput(f"run_in must be loop, thread or process, not {place!r}")
+    is_async = inspect.iscoroutinefunction(handler)
+    if (place == "loop" and not is_async) or (place == "thread" and is_async):
+        raise InvalidInput(f"run_in={place!r} does not fit {handler.__qualname__}: async functions run in the loop")
+    if place == "process" and ("<" in handler.__qualname__ or handler.__module__ == "__main__"):
+        raise InvalidInput(
+            f"run_in='process' needs a function at the top level of a module, not {handler.__qualname__}"
+        )
 
 
 def _handler(target: Any) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,9 +25,13 @@ from streamq.policy import RateLimit
 from streamq.processor import Processors
 from streamq.settings import Settings
 from streamq.worker.plugins import from_modules, installed
+from streamq.worker.processes import Processes, is_child, watch_lifeline
 from streamq.worker.worker import Worker
 
 log = logging.getLogger("streamq.worker")
+
+RECYCLE_LOOK = 0.5
+"""Seconds between looks at what a process has used up."""
 
 EPILOG = """\
 environment:
@@ -43,6 +48,7 @@ signals:
 examples:
   python -m streamq.worker --queues reports,emails
   python -m streamq.worker --queues reports --processors mybank.jobs --concurrency 20
+  python -m streamq.worker --queues reports --processes 4 --max-jobs 100000
 """
 
 
@@ -61,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     add("-c", "--concurrency", type=int, metavar="N", help="jobs that run at once, per queue (default: 5)")
     add("-g", "--grace", type=float, metavar="S", help="seconds that a stop lets jobs finish (default: 30)")
     add("-r", "--redis", metavar="URL", help="where Redis is (default: from the environment)")
+    add("-n", "--processes", type=int, metavar="N", default=1,
+        help="worker processes, each with this concurrency; one that ends is started anew (default: 1)")  # fmt: skip
+    add("--max-jobs", type=int, metavar="N", help="recycle a process after so many jobs")
+    add("--max-memory", type=int, metavar="MB", help="recycle a process once it has taken so much memory")
+    add("--autoreload", action="store_true",
+        help="in development: start anew when a Python file here changes (needs streamq[reload])")  # fmt: skip
     add("--rate", metavar="MAX/SECONDS", help="start at most MAX jobs per SECONDS, per queue, over all workers")
     add("-l", "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)")
     return found
@@ -90,8 +102,11 @@ def queues_of(named: str | None, processors: Processors) -> list[str]:
     return processors.queues() or [str(name) for name in QueueName]
 
 
-async def serve(workers: list[Worker]) -> int:
-    """Run workers until a signal stops them; returns the exit code."""
+async def serve(workers: list[Worker], max_jobs: int | None = None, max_memory: int | None = None) -> int:
+    """Run workers until a signal stops them, or until they are to be recycled; returns the exit code.
+
+    `max_memory` is in megabytes.
+    """
     loop = asyncio.get_running_loop()
     signals = 0
     stops: set[asyncio.Task[None]] = set()
@@ -103,13 +118,53 @@ async def serve(workers: list[Worker]) -> int:
         for worker in workers:
             stops.add(asyncio.ensure_future(worker.stop(grace=None if signals == 1 else 0)))
 
+    async def recycle() -> None:
+        # A process's memory tells nobody when it grows.
+        while not (spent := spent_by(workers, max_jobs, max_memory)):  # noqa: ASYNC110
+            await asyncio.sleep(RECYCLE_LOOK)
+        on_signal(f"recycled: {spent}")
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
+    watch_lifeline(lambda: loop.call_soon_threadsafe(on_signal, "the parent process is gone"))
+    if max_jobs is not None or max_memory is not None:
+        stops.add(asyncio.ensure_future(recycle()))
     ends = await asyncio.gather(*(worker.run() for worker in workers), return_exceptions=True)
     failed = [end for end in ends if isinstance(end, BaseException)]
     for error in failed:
         log.error("a worker did not stop cleanly: %s", error)
     return 1 if failed else 0
+
+
+def spent_by(workers: list[Worker], max_jobs: int | None, max_memory: int | None) -> str:
+    """Say what of this process is used up; "" if nothing is."""
+    ended = sum(worker.ended for worker in workers)
+    if max_jobs is not None and ended >= max_jobs:
+        return f"{ended:,} jobs"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1_048_576)
+    if max_memory is not None and peak >= max_memory:
+        return f"{peak:,.0f} MB"
+    return ""
+
+
+def run_processes(options: argparse.Namespace, argv: list[str]) -> int:
+    """Run the command line in child processes, and watch over them."""
+    if options.processes < 1:
+        raise InvalidInput(f"--processes must be at least 1, not {options.processes}")
+    processes = Processes(["-m", "streamq.worker", *argv], options.processes)
+    if options.autoreload:
+        try:
+            from watchfiles import PythonFilter, watch
+        except ImportError:
+            raise InvalidInput('--autoreload needs watchfiles: pip install "streamq[reload]"') from None
+
+        def restart_on_change() -> None:
+            for changes in watch(".", watch_filter=PythonFilter(), raise_interrupt=False):
+                log.info("%s changed: starting anew", ", ".join(sorted(path for _, path in changes)[:3]))
+                processes.restart()
+
+        threading.Thread(target=restart_on_change, name="streamq-autoreload", daemon=True).start()
+    return processes.run()
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -123,11 +178,14 @@ def run(main: Coroutine[Any, Any, int]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     options = parser().parse_args(argv)
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
     try:
+        if (options.processes != 1 or options.autoreload) and not is_child():
+            return run_processes(options, argv)
         settings = settings_of(options)
         processors = from_modules(options.processors) if options.processors else installed()
         if not len(processors):
@@ -139,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     async def start() -> int:
-        return await serve([Worker(q, processors, settings=settings, limiter=limiter) for q in queues])
+        workers = [Worker(q, processors, settings=settings, limiter=limiter) for q in queues]
+        return await serve(workers, options.max_jobs, options.max_memory)
 
     try:
         return run(start())

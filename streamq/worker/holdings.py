@@ -45,7 +45,8 @@ class Holdings:
         self._busy = 0
         self._filling = False
         self._mean = 0.0
-        self._ended = 0
+        self.ended = 0
+        """How many attempts have ended."""
         self._cool_until = 0.0
 
     @property
@@ -58,7 +59,7 @@ class Holdings:
         return self._concurrency + self._ahead() - self.unfinished - self.reserved
 
     def _ahead(self) -> int:
-        if self.limited or self._ended < SAMPLES or time.monotonic() < self._cool_until:
+        if self.limited or self.ended < SAMPLES or time.monotonic() < self._cool_until:
             return 0
         return min(int(self._concurrency * AHEAD / max(self._mean, 1e-6)), MOST_AHEAD)
 
@@ -155,8 +156,8 @@ class Holdings:
             self._filling = False
 
     def _note_length(self, seconds: float) -> None:
-        self._ended += 1
-        self._mean += (seconds - self._mean) * (0.05 if self._ended > SAMPLES else 1 / self._ended)
+        self.ended += 1
+        self._mean += (seconds - self._mean) * (0.05 if self.ended > SAMPLES else 1 / self.ended)
 
     def take_outcomes(self, most: int) -> list[Outcome]:
         """Take outcomes for a tick; they count as ended until `settled` or `put_back`."""

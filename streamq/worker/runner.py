@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
+from streamq.worker.done import Done
+from streamq.worker.frames import Said, Task
+from streamq.worker.pool import ProcessPool
 from streamq.worker.verdict import Terms, Verdicts
 
 log = logging.getLogger("streamq.worker")
@@ -53,6 +56,8 @@ class _Known(NamedTuple):
     is_async: bool
 
 
+ABANDONED = 100
+"""Threads that may go on with a handler whose time was up, beside those that have a slot."""
 MOST_NAMES = 1_000
 """Job names that are remembered; a processor for every name (`*`) may meet any number."""
 
@@ -66,7 +71,8 @@ class Runner:
         self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
         self._known: dict[str, _Known] = {}
         self.verdicts = Verdicts(settings)
-        self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency, "streamq-job")
+        self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency + ABANDONED, "streamq-job")
+        self._processes = ProcessPool()
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
         """The server's time less this process's monotonic clock; set by each tick."""
 
@@ -129,7 +135,7 @@ class Runner:
             elif is_async:
                 result = await processor.handler(job)
             else:
-                result = await self._in_thread(processor, job)
+                result = await self._elsewhere(processor, job)
         except BaseException as error:
             if attempt.released:
                 return
@@ -144,15 +150,38 @@ class Runner:
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:
-        call = processor.handler(job) if processor.is_async else self._in_thread(processor, job)
+        call = processor.handler(job) if processor.is_async else self._elsewhere(processor, job)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
                 return await call
         except TimeoutError as error:
             if limit.expired():
+                if processor.place == "thread":
+                    log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
                 raise HandlerTimeout(f"it ran longer than its timeout of {timeout:g} s") from error
             raise
+
+    async def _elsewhere(self, processor: Processor, job: ActiveJob[Any]) -> Any:
+        """Run a handler that is not for the loop: in a thread, or in a process."""
+        if processor.place == "process":
+            return await self._in_process(processor, job)
+        return await self._in_thread(processor, job)
+
+    async def _in_process(self, processor: Processor, job: ActiveJob[Any]) -> Any:
+        limit = self._settings.max_payload
+        task = Task(
+            processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
+            job.attempt, job.attempts, job.stalls, tuple(job.tags), dict(job.headers), limit,
+        )  # fmt: skip
+
+        async def said(value: Said) -> None:
+            if value.kind == "log":
+                await job.log(value.body.decode())
+            else:
+                await job.progress(codec.decode(value.body))
+
+        return await self._processes.run(task, said)
 
     async def _in_thread(self, processor: Processor, job: ActiveJob[Any]) -> Any:
         context = contextvars.copy_context()
@@ -164,7 +193,8 @@ class Runner:
         return value
 
     def close(self) -> None:
-        """Let go of the threads; those that still run a handler are left to end by themselves."""
+        """End the processes and let go of the threads; a thread that still runs a handler is left to end by itself."""
+        self._processes.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -174,14 +204,6 @@ def _call(handler: Callable[..., Any], job: ActiveJob[Any]) -> tuple[BaseExcepti
         return None, handler(job)
     except BaseException as error:
         return error, None
-
-
-class _Done:
-    """An awaitable that is done: what the blocking form of a call returns."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
 
 
 class _Control:
@@ -212,7 +234,7 @@ class _Control:
             return self._best_effort(call)
         done: Future[None] = asyncio.run_coroutine_threadsafe(self._best_effort(call), self._loop)
         done.result()
-        return _Done()
+        return Done()
 
     async def _best_effort(self, call: Awaitable[bool]) -> None:
         try:

@@ -88,6 +88,11 @@ class Ticker:
         """How many claimed jobs have not ended."""
         return self._holdings.unfinished
 
+    @property
+    def ended(self) -> int:
+        """How many attempts have ended."""
+        return self._holdings.ended
+
     def finished(self, attempt: Attempt, outcome: object) -> None:
         """Take the outcome of an attempt; the runner calls this when it has ended."""
         if self._holdings.finished(attempt, outcome):  # type: ignore[arg-type]

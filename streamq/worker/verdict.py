@@ -145,6 +145,9 @@ class Verdicts:
 
 def describe(error: BaseException) -> JobError:
     """Return an exception as it is stored: type, text and traceback, each cut at a limit. Never raises."""
+    described = getattr(error, "described", None)
+    if isinstance(described, JobError):  # it was raised in another process
+        return described
     kind = type(error).__name__[:200]
     try:
         message = str(error)

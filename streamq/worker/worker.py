@@ -97,6 +97,11 @@ class Worker:
         return self._ticker.running
 
     @property
+    def ended(self) -> int:
+        """How many attempts have ended here."""
+        return self._ticker.ended
+
+    @property
     def stale_outcomes(self) -> int:
         """How many outcomes came after their lease had moved on, and were dropped."""
         return self._ticker.stale_outcomes

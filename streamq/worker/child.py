@@ -1,0 +1,119 @@
+"""A process of the pool: runs one handler at a time, told so over a socket. `streamq.worker.pool` starts it.
+
+It knows no Redis. It ends when the socket does, so nothing is left behind when its worker is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable
+from typing import Any
+
+from streamq._engine import codec
+from streamq.errors import RateLimited, RetryAfter, Snooze, StreamqError, Unrecoverable
+from streamq.processor import ActiveJob, Processor, Processors
+from streamq.worker.done import Done
+from streamq.worker.frames import HEADER, Ended, Said, Task, pack, unpack
+from streamq.worker.verdict import describe
+
+
+class _Line:
+    """The socket to the worker, for blocking use."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def send(self, value: Said | Ended) -> None:
+        self._connection.sendall(pack(value))
+
+    def receive(self) -> Task | None:
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        body = self._read(HEADER.unpack(header)[0])
+        task = None if body is None else unpack(body)
+        return task if isinstance(task, Task) else None
+
+    def _read(self, size: int) -> bytes | None:
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._connection.recv(size - len(parts))
+            if not part:
+                return None
+            parts += part
+        return bytes(parts)
+
+
+class _Control:
+    """What the handler can ask for; answered by the worker, which does not answer back."""
+
+    def __init__(self, line: _Line, max_payload: int) -> None:
+        self._line, self._max_payload = line, max_payload
+
+    def progress(self, value: Any) -> Awaitable[None]:
+        self._line.send(Said("progress", codec.encode_data("progress", value, self._max_payload)))
+        return Done()
+
+    def log(self, line: str) -> Awaitable[None]:
+        self._line.send(Said("log", str(line).encode("utf-8", "replace")))
+        return Done()
+
+
+def find_processor(module_name: str, queue: str, name: str) -> Processor:
+    """Return the processor that a registry in this module has for the queue's jobs of this name.
+
+    Raises:
+        StreamqError: There is none.
+    """
+    for value in list(vars(importlib.import_module(module_name)).values()):
+        if isinstance(value, Processors) and (found := value.find(queue, name)) is not None:
+            return found
+    raise StreamqError(f"module {module_name} holds no Processors with {name!r}: register it where it is defined")
+
+
+def run(task: Task, line: _Line) -> Ended:
+    """Run one handler; whatever it raises is how it ended."""
+    try:
+        processor = find_processor(task.module, task.queue, task.name)
+        data = codec.typed_decoder(processor.data).decode(task.data)
+        job = ActiveJob(
+            _Control(line, task.max_payload), task.job_id, task.name, task.queue, data, attempt=task.attempt,
+            attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers,
+        )  # fmt: skip
+        result = processor.handler(job)
+        if inspect.isawaitable(result):
+            result = asyncio.run(_await(result))
+        return Ended("done", b"" if result is None else codec.encode_result(result, task.max_payload))
+    except Unrecoverable as error:
+        return Ended("Unrecoverable", message=str(error))
+    except (RetryAfter, Snooze, RateLimited) as error:
+        return Ended(type(error).__name__, message=error.reason, seconds=error.seconds)
+    except BaseException as error:
+        found = describe(error)
+        return Ended("raised", type=found.type, message=found.message, traceback=found.traceback)
+
+
+async def _await(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def main(descriptor: int) -> None:
+    """Run tasks until the worker hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the worker's to handle
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as connection:
+        line = _Line(connection)
+        while (task := line.receive()) is not None:
+            line.send(run(task, line))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
