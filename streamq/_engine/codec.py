@@ -99,7 +99,7 @@ def encode_data(what: str, value: Any, limit: int) -> bytes:
     try:
         body = _encode(value)
         kind = type(value)
-        if issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind):
+        if kind is not dict and (issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)):
             exact = msgspec.msgpack.decode(body, type=kind, ext_hook=_ext) == value
         else:
             exact = value == _decoder.decode(body)
