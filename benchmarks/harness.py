@@ -30,6 +30,7 @@ import uvloop
 from benchmarks import tally
 from benchmarks.server import Server
 from streamq import Queue
+from streamq.embedded.supervisor import end_with_parent
 
 ROOT = Path(__file__).parent.parent
 QUEUE = "bench"
@@ -217,7 +218,10 @@ class Workers:
 
     async def __aenter__(self) -> Workers:
         tally.clear(self._server.folder)
-        self._processes = [subprocess.Popen(self._command, env=self._env, cwd=ROOT) for _ in range(self._count)]
+        prepare = end_with_parent(os.getpid()) if sys.platform == "linux" else None
+        self._processes = [
+            subprocess.Popen(self._command, env=self._env, cwd=ROOT, preexec_fn=prepare) for _ in range(self._count)
+        ]
         for name in self._queues:
             async with Queue(name, self._server.url) as queue:
                 await until(lambda: _has_workers(queue, self._count), 60, "the workers' first tick")

@@ -110,6 +110,5 @@ def _peers(axes: Any, report: Any) -> None:
     rates = {peer["name"]: peer["drain"] for peer in report["peers"] if peer.get("drain")}
     rates = dict(sorted(rates.items(), key=lambda item: -item[1]))
     colours = [OURS if name.startswith("streamq") else OTHER for name in rates]
-    _bars(axes, list(rates), list(rates.values()), colours, "jobs per second, log scale")
-    axes.set_xscale("log")
+    _bars(axes, list(rates), list(rates.values()), colours, "jobs per second")
     axes.set_title("Draining no-op jobs, one worker")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from pathlib import Path
 
 FOLDER = "STREAMQ_BENCH_TALLY"
 """The environment variable that tells a worker process where to report."""
 SAMPLES = 1_000_000
-_HEAD = struct.Struct("<Q")
+_HEAD = struct.Struct("<Qd")
+_COUNT = struct.Struct("<Q")
 _SAMPLE = struct.Struct("<d")
 
 
@@ -28,7 +30,7 @@ class Tally:
     def count(self) -> None:
         """Note that a handler ran."""
         self._count += 1
-        _HEAD.pack_into(self._map or self._open(), 0, self._count)
+        _COUNT.pack_into(self._map or self._open(), 0, self._count)
 
     def sample(self, value: float) -> None:
         """Note that a handler ran, and a figure with it."""
@@ -40,6 +42,7 @@ class Tally:
         with path.open("w+b") as file:
             file.truncate(_HEAD.size + _SAMPLE.size * SAMPLES)
             self._map = mmap.mmap(file.fileno(), 0)
+        _HEAD.pack_into(self._map, 0, self._count, time.monotonic())
         return self._map
 
 
@@ -58,10 +61,20 @@ def samples(folder: Path) -> list[float]:
     found: list[float] = []
     for path in folder.glob("tally.*"):
         with path.open("rb") as file:
-            (count,) = _HEAD.unpack(file.read(_HEAD.size))
+            count, _ = _HEAD.unpack(file.read(_HEAD.size))
             body = file.read(_SAMPLE.size * min(count, SAMPLES))
         found.extend(value for (value,) in _SAMPLE.iter_unpack(body))
     return found
+
+
+def first(folder: Path) -> float:
+    """Return when the first handler reported, by the monotonic clock."""
+    times: list[float] = []
+    for path in folder.glob("tally.*"):
+        with path.open("rb") as file:
+            head = file.read(_HEAD.size)
+        times += [_HEAD.unpack(head)[1]] if len(head) == _HEAD.size else []
+    return min(at for at in times if at)
 
 
 def clear(folder: Path) -> None:
