@@ -36,7 +36,7 @@ class Commands:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._subparsers = parser.add_subparsers(
-            dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser
+            prog=parser.prog, dest="command", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser
         )
         self.groups: dict[str, list[tuple[str, str]]] = {}
 

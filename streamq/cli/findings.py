@@ -231,8 +231,9 @@ def _queues(facts: Facts) -> Iterator[Finding]:
                 f"streamq resume {name}, when it is time",
             )
         elif stats.waiting and not stats.workers:
+            waits = "1 job waits" if stats.waiting == 1 else f"{stats.waiting:,} jobs wait"
             oldest = age(stats.oldest_waiting_age)
-            text = f"{stats.waiting:,} jobs wait, the oldest for {oldest}, and no worker is there"
+            text = f"{waits}, the oldest for {oldest}, and no worker is there"
             yield Finding("warning", topic, text, f"streamq worker --queues {name}")
         if stats.dead:
             yield Finding("note", topic, count(stats.dead, "dead letter"), f"streamq dead {name}")

@@ -37,7 +37,8 @@ def test_every_command_has_help_that_fits_a_screen(name: str, capsys: pytest.Cap
         main([name, "--help"])
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("usage:")
+    module = f"python -m streamq.{name}" if name in ("worker", "demo") else f"streamq {name}"
+    assert lines[0].startswith(f"usage: {module} [-h]")
     assert len(lines) < 60
     assert all(len(line) <= 120 for line in lines)
 
