@@ -9,6 +9,7 @@ Three ways over the same ledger, each on a fresh copy, in turn:
   plain statements on the bare driver (a transaction, its postings, the interest rows); bar 0.4;
 - `interest rows only`: the same without the bookings, one INSERT per 1,000 accounts. Half of the job's work.
 
+Both yardsticks look at every booking's date; the job does so only where bookings later than the day exist (here: none).
 Prints JSON: accounts per second, and ratios of neighbours.
 """
 
