@@ -41,7 +41,7 @@ from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
 from streamq.policy import Backoff, Priority, RateLimit, Retention
 from streamq.processor import ActiveJob, Processors
 from streamq.queue import Queue, QueueStats
-from streamq.schedules import Schedule, ScheduleSnapshot
+from streamq.schedule import Schedule, ScheduleSnapshot
 from streamq.settings import Settings
 from streamq.worker import Worker
 

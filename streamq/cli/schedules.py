@@ -11,7 +11,7 @@ from streamq.errors import ScheduleNotFound
 
 if TYPE_CHECKING:
     from streamq.cli.session import Session
-    from streamq.schedules import ScheduleSnapshot
+    from streamq.schedule import ScheduleSnapshot
 
 EXAMPLES = """
   streamq schedules list reports

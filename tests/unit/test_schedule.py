@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamq import InvalidInput, JobOptions, Priority, Queue, Schedule
-from streamq.schedules import MAX_SCHEDULE_ID, ScheduleFields
+from streamq.schedule import MAX_SCHEDULE_ID, ScheduleFields
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
