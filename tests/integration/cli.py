@@ -134,10 +134,16 @@ class CliWorker:
         (cli.folder / "cli_jobs.py").write_text(PROCESSORS)
         self.process = cli.start("worker", "--queues", "q", "--processors", "cli_jobs", "--log-level", "info")
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if "runs queue q" in line:
-                return
-        raise AssertionError("the worker did not start")
+        if not any("runs queue q" in line for line in self.process.stderr):
+            self.stop()
+            raise AssertionError("the worker did not start")
+
+    def __enter__(self) -> CliWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
 
     def stop(self) -> int:
         """Ask it to stop and return its exit code."""

@@ -23,9 +23,9 @@ def cli(redis_url: str, tmp_path: Path) -> Cli:
 @pytest.fixture
 def worker(cli: Cli) -> Iterator[CliWorker]:
     """A worker of queue `q` as a process, started by the command."""
-    worker = CliWorker(cli)
-    yield worker
-    assert worker.stop() == 0
+    with CliWorker(cli) as worker:
+        yield worker
+        assert worker.stop() == 0
 
 
 def failed_job(cli: Cli, data: str = "boom") -> str:
@@ -363,7 +363,7 @@ async def test_schedules_are_listed_and_operated(cli: Cli, queue: Queue) -> None
 
 
 def test_a_worker_is_told_as_gone_once_it_has_stopped(cli: Cli) -> None:
-    worker = CliWorker(cli)
-    assert len(cli("workers", "q", "--json").records) == 1
-    assert worker.stop() == 0
+    with CliWorker(cli) as worker:
+        assert len(eventually(lambda: cli("workers", "q", "--json").records)) == 1
+        assert worker.stop() == 0
     assert eventually(lambda: cli("workers", "q", "--json").records == [])
