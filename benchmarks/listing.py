@@ -113,9 +113,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             for name, call in bulk.items():
                 server.client.slowlog_reset()
                 start, before = time.perf_counter(), server.work()["cpu"]
+                server.client.config_resetstat()
                 await call()
                 verdicts.add(f"{name}, all of it", time.perf_counter() - start, "s")
-                verdicts.add(f"{name}, the server's CPU", server.work()["cpu"] - before, "s")
+                cpu = (
+                    (server.work()["cpu"] - before)
+                    * 1000
+                    / server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+                )
+                verdicts.add(f"{name}, the server's CPU per script", cpu, "ms", most=5, of="value")
                 verdicts.add(f"{name}, longest script", longest(server)[0], "ms", most=20, of="value")
         return verdicts.report(server.version)
 

@@ -226,8 +226,11 @@ class Endings:
                 for event in await reader.read():
                     if event.kind in _ENDINGS:
                         self._tell(event.job_id, event.kind)
-                    elif event.kind in ("gap", "obliterated"):
+                    elif event.kind == "gap":
                         self._look_again()
+                    elif event.kind == "obliterated":
+                        for job_id in list(self._waiters):
+                            self._tell(job_id, "removed")
                 pause = FIRST_PAUSE
             except StoreError as error:
                 log.debug("waiting for results: %s", error)

@@ -119,9 +119,11 @@ def _queue(queue: str | Queue) -> Queue:
     return queue if isinstance(queue, Queue) else get_queue(queue)
 
 
-async def add_job(queue: str | Queue, name: str, data: Any = None, **options: Unpack[OptionFields]) -> Job:
+async def add_job(
+    queue: str | Queue, name: str, data: Any = None, *, durable: bool = False, **options: Unpack[OptionFields]
+) -> Job:
     """Add a job; see `Queue.add`."""
-    return await _queue(queue).add(name, data, **options)
+    return await _queue(queue).add(name, data, durable=durable, **options)
 
 
 def create_worker(

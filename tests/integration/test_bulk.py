@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from streamq import InvalidInput, JobFailed, JobOptions, JobState, Priority, Queue, Retention, Settings, Unrecoverable
-from streamq.errors import QueueBusy
+from streamq.errors import JobCancelled, JobNotFound, QueueBusy
 from streamq.observer import Observer
 from tests.integration.conftest import PATIENCE, Bench
 
@@ -138,6 +138,19 @@ async def test_obliterate_refuses_while_jobs_run_and_then_leaves_nothing(
         await bench.happened("completed", "1502")
     assert worker.stale_outcomes == 1
     assert (await queue.stats()).total == 1
+
+
+async def test_whoever_waits_for_a_result_is_told_that_the_job_was_drained_or_obliterated(
+    queue: Queue, bench: Bench
+) -> None:
+    for takes_away in (queue.drain, queue.obliterate):
+        job = await queue.add("a")
+        waiters = [asyncio.create_task(job.result(PATIENCE)) for _ in range(3)]
+        await queue._endings.watch(job.id)  # the reader is in place
+        async with asyncio.timeout(PATIENCE):
+            await takes_away()
+            for end in await asyncio.gather(*waiters, return_exceptions=True):
+                assert isinstance(end, JobCancelled | JobNotFound)
 
 
 async def test_retry_many_runs_all_failed_jobs_again_in_their_lanes(queue: Queue, bench: Bench) -> None:
