@@ -23,7 +23,7 @@ from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
-from streamq.observer import NOBODY, Observer
+from streamq.observer import NOBODY, Observer, tell
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq.store")
@@ -49,6 +49,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
         self.settings = settings
         self.observer = observer
         self.script_reloads = 0
+        """How many scripts the server had lost."""
 
     # Producers --------------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
             if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith("NOSCRIPT"):
                 raise _error(answer)
         if isinstance(reply, hiredis.ReplyError):
-            self.script_reloads += 1
+            self._note_reload()
             reply = await self._once("tick", laid_out, wire)
         return TickReply.read(reply)
 
@@ -190,7 +191,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
         reply = await wire.call("EVALSHA", script.sha, 1, self.base, *args)
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("NOSCRIPT"):
-                self.script_reloads += 1
+                self._note_reload()
                 reply = await wire.call("EVAL", script.body, 1, self.base, *args)
             if isinstance(reply, hiredis.ReplyError):
                 error = _error(reply)
@@ -198,6 +199,10 @@ class Store(OperatorTransitions, ScheduleTransitions):
                     wire.drop("Redis became a replica")  # a new connection finds the primary
                 raise error
         return reply
+
+    def _note_reload(self) -> None:
+        self.script_reloads += 1
+        tell(self.observer, self.observer.scripts_reloaded, self.queue)
 
     async def _observed(self, name: str, call: Any) -> Any:
         start = time.perf_counter()
@@ -208,11 +213,8 @@ class Store(OperatorTransitions, ScheduleTransitions):
             error = raised
             raise
         finally:
-            if self.observer is not NOBODY:
-                try:
-                    self.observer.transition(self.queue, name, time.perf_counter() - start, error)
-                except Exception:
-                    log.exception("the observer failed on %s", name)
+            observer = self.observer
+            tell(observer, observer.transition, self.queue, name, time.perf_counter() - start, error)
 
 
 class _Passing(StoreRefused):

@@ -10,28 +10,30 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
-import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from streamq.errors import InvalidInput, StreamqError
 from streamq.job import QueueName
+from streamq.observer import NOBODY
 from streamq.policy import RateLimit
 from streamq.processor import Processors
 from streamq.settings import Settings
 from streamq.worker.plugins import from_modules, installed
-from streamq.worker.processes import Processes, is_child, watch_lifeline
+from streamq.worker.processes import Processes, is_child
+from streamq.worker.serving import Limits, Serving
 from streamq.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("streamq.worker")
 
-RECYCLE_LOOK = 0.5
-"""Seconds between looks at what a process has used up."""
 
 EPILOG = """\
 environment:
@@ -71,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
         help="worker processes, each with this concurrency; one that ends is started anew (default: 1)")  # fmt: skip
     add("--max-jobs", type=int, metavar="N", help="recycle a process after so many jobs")
     add("--max-memory", type=int, metavar="MB", help="recycle a process once it has taken so much memory")
+    add("--metrics-port", type=int, metavar="PORT", help="serve /metrics, /livez and /readyz there (default: not)")
+    add("--metrics-host", default="127.0.0.1", metavar="HOST", help="(default: 127.0.0.1)")
     add("--autoreload", action="store_true",
         help="in development: start anew when a Python file here changes (needs streamq[reload])")  # fmt: skip
     add("--rate", metavar="MAX/SECONDS", help="start at most MAX jobs per SECONDS, per queue, over all workers")
@@ -102,56 +106,41 @@ def queues_of(named: str | None, processors: Processors) -> list[str]:
     return processors.queues() or [str(name) for name in QueueName]
 
 
-async def serve(workers: list[Worker], max_jobs: int | None = None, max_memory: int | None = None) -> int:
-    """Run workers until a signal stops them, or until they are to be recycled; returns the exit code.
+async def serve(
+    options: argparse.Namespace,
+    queues: list[str],
+    processors: Processors,
+    settings: Settings,
+    limiter: RateLimit | None,
+) -> int:
+    """Run a worker for each queue in this process."""
+    observer, metrics = NOBODY, None
+    if options.metrics_port is not None:
+        from streamq.metrics import Metrics
 
-    `max_memory` is in megabytes.
-    """
-    loop = asyncio.get_running_loop()
-    signals = 0
-    stops: set[asyncio.Task[None]] = set()
+        observer = metrics = Metrics()
+    workers = [Worker(q, processors, settings=settings, limiter=limiter, observer=observer) for q in queues]
+    serving = Serving(workers, Limits(options.max_jobs, options.max_memory), metrics)
+    health = None
+    if metrics is not None and not is_child():
+        from prometheus_client import REGISTRY
 
-    def on_signal(name: str) -> None:
-        nonlocal signals
-        signals += 1
-        log.info("%s: %s", name, "stopping" if signals == 1 else "stopping at once")
-        for worker in workers:
-            stops.add(asyncio.ensure_future(worker.stop(grace=None if signals == 1 else 0)))
+        from streamq.worker.health import HealthServer
 
-    async def recycle() -> None:
-        # A process's memory tells nobody when it grows.
-        while not (spent := spent_by(workers, max_jobs, max_memory)):  # noqa: ASYNC110
-            await asyncio.sleep(RECYCLE_LOOK)
-        on_signal(f"recycled: {spent}")
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number.name)
-    watch_lifeline(lambda: loop.call_soon_threadsafe(on_signal, "the parent process is gone"))
-    if max_jobs is not None or max_memory is not None:
-        stops.add(asyncio.ensure_future(recycle()))
-    ends = await asyncio.gather(*(worker.run() for worker in workers), return_exceptions=True)
-    failed = [end for end in ends if isinstance(end, BaseException)]
-    for error in failed:
-        log.error("a worker did not stop cleanly: %s", error)
-    return 1 if failed else 0
-
-
-def spent_by(workers: list[Worker], max_jobs: int | None, max_memory: int | None) -> str:
-    """Say what of this process is used up; "" if nothing is."""
-    ended = sum(worker.ended for worker in workers)
-    if max_jobs is not None and ended >= max_jobs:
-        return f"{ended:,} jobs"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1_048_576)
-    if max_memory is not None and peak >= max_memory:
-        return f"{peak:,.0f} MB"
-    return ""
+        health = HealthServer(
+            options.metrics_host, options.metrics_port, REGISTRY,
+            alive=serving.alive, ready=serving.ready, before_scrape=serving.read_gauges,
+        )  # fmt: skip
+    return await serving.run(health)
 
 
 def run_processes(options: argparse.Namespace, argv: list[str]) -> int:
     """Run the command line in child processes, and watch over them."""
     if options.processes < 1:
         raise InvalidInput(f"--processes must be at least 1, not {options.processes}")
-    processes = Processes(["-m", "streamq.worker", *argv], options.processes)
+    folder = tempfile.TemporaryDirectory(prefix="streamq-metrics-") if options.metrics_port is not None else None
+    env = {} if folder is None else {"PROMETHEUS_MULTIPROC_DIR": folder.name}
+    processes = Processes(["-m", "streamq.worker", *argv], options.processes, env)
     if options.autoreload:
         try:
             from watchfiles import PythonFilter, watch
@@ -164,7 +153,43 @@ def run_processes(options: argparse.Namespace, argv: list[str]) -> int:
                 processes.restart()
 
         threading.Thread(target=restart_on_change, name="streamq-autoreload", daemon=True).start()
-    return processes.run()
+    if folder is None:
+        return processes.run()
+    with folder:
+        return run_with_metrics(processes, folder.name, options)
+
+
+def run_with_metrics(processes: Processes, folder: str, options: argparse.Namespace) -> int:
+    """Run child processes and serve their metrics, which they write into `folder`, as one."""
+    from prometheus_client import CollectorRegistry, multiprocess
+
+    from streamq.worker.health import HealthServer
+
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    processes.on_end = lambda pid: multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+    health = HealthServer(
+        options.metrics_host, options.metrics_port, registry, alive=processes.missing, ready=lambda: unhealthy(registry)
+    )
+    try:
+        return processes.run()
+    finally:
+        health.close()
+
+
+def unhealthy(registry: CollectorRegistry) -> str:
+    """Say which queues' workers have not ticked within their lease, by the series that the children write."""
+    values = {
+        sample.labels["queue"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "streamq_worker_healthy"
+    }
+    if not values:
+        return "no worker has said anything yet"
+    return ", ".join(
+        f"a worker of queue {queue} has not ticked within its lease" for queue, ok in values.items() if not ok
+    )
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -197,8 +222,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     async def start() -> int:
-        workers = [Worker(q, processors, settings=settings, limiter=limiter) for q in queues]
-        return await serve(workers, options.max_jobs, options.max_memory)
+        return await serve(options, queues, processors, settings, limiter)
 
     try:
         return run(start())

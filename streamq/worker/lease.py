@@ -48,6 +48,11 @@ class LeaseThread:
         """Note that the worker's loop turns."""
         self._last_beat = time.monotonic()
 
+    @property
+    def beaten_ago(self) -> float:
+        """Seconds since the worker's loop has shown that it turns."""
+        return time.monotonic() - self._last_beat
+
     def _main(self) -> None:
         try:
             asyncio.run(self._renew_for_ever())

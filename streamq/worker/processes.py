@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 log = logging.getLogger("streamq.worker")
@@ -45,8 +45,10 @@ class _Child:
 class Processes:
     """Keeps `count` children running the command `argv` until a signal stops them."""
 
-    def __init__(self, argv: Sequence[str], count: int) -> None:
-        self._argv = [sys.executable, *argv]
+    def __init__(self, argv: Sequence[str], count: int, env: Mapping[str, str] | None = None) -> None:
+        self._argv, self._env = [sys.executable, *argv], env or {}
+        self.on_end: Callable[[int], object] = lambda pid: None
+        """Told of each child that has ended."""
         self._children = [_Child(number) for number in range(count)]
         self._signals = 0
         self._wake_read, self._wake_write = os.pipe()
@@ -66,6 +68,11 @@ class Processes:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def missing(self) -> str:
+        """Say how many children do not run; "" if all do. May be called from any thread."""
+        missing = sum(child.process is None for child in self._children)
+        return f"{missing} of {len(self._children)} processes do not run" if missing else ""
 
     def restart(self) -> None:
         """End all children cleanly, so that they are started anew; may be called from another thread."""
@@ -96,7 +103,7 @@ class Processes:
         # A session of its own: a terminal's Ctrl-C reaches the parent alone, which passes it on once.
         child.process = subprocess.Popen(  # noqa: S603 - our own command line
             self._argv,
-            env={**os.environ, LIFELINE: str(self._lifeline_read)},
+            env={**os.environ, **self._env, LIFELINE: str(self._lifeline_read)},
             pass_fds=(self._lifeline_read,),
             start_new_session=True,
         )
@@ -107,6 +114,7 @@ class Processes:
         assert child.process is not None  # noqa: S101 - the caller looked
         child.code = abs(child.process.returncode)
         pid, child.process = child.process.pid, None
+        self.on_end(pid)
         if self._signals:
             return
         lived = time.monotonic() - child.started_at

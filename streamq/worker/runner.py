@@ -20,6 +20,7 @@ from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
+from streamq.observer import NOBODY, tell
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Done
@@ -128,6 +129,8 @@ class Runner:
         self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any], is_async: bool
     ) -> None:
         claim, started = attempt.claim, self.now_ms()
+        observer = self._store.observer
+        start = time.monotonic()
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
             if terms.timeout is not None:
@@ -147,6 +150,10 @@ class Runner:
                 )  # fmt: skip
         else:
             outcome = self.verdicts.done(claim, terms, result, started)
+        if observer is not NOBODY:
+            ran, waited = time.monotonic() - start, (started - claim.since_ms) / 1000
+            queue, name = self._store.queue, processor.name
+            tell(observer, observer.ended, queue, name, outcome.kind, ran, waited, claim.attempts_made + 1)
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:

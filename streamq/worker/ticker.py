@@ -24,6 +24,7 @@ from streamq._engine.store import UNCHANGED, Store
 from streamq._engine.transitions import TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError
+from streamq.observer import tell
 from streamq.policy import RateLimit
 from streamq.settings import Settings
 from streamq.worker.holdings import OVERDUE, Holdings
@@ -181,10 +182,13 @@ class Ticker:
             return
         holdings.reserved -= want
         holdings.settled(outcomes)
+        observer = self._store.observer
+        tell(observer, observer.ticked, self._store.queue, len(outcomes), len(reply.claimed))
         for at in reply.stale:
             stale = outcomes[int(at)]
             if stale.entry not in self._unsure:
                 self.stale_outcomes += 1
+                tell(observer, observer.stale, self._store.queue)
                 log.warning("job %s: its lease had moved on when it ended (%s); dropped", stale.job_id, stale.kind)
         self._unsure.difference_update(outcome.entry for outcome in outcomes)
         if self._stopping:
@@ -205,6 +209,8 @@ class Ticker:
         self._hungry = (want > 0 and len(reply.claimed) >= want) or reply.next_ms == 0
         self._holdings.limited = reply.limited
         if reply.requeued:
+            observer = self._store.observer
+            tell(observer, observer.taken_back, self._store.queue, reply.requeued)
             log.warning("queue %s: %d jobs of lost workers taken back", self._store.queue, reply.requeued)
         self._holdings.take(reply.claimed)
         self._holdings.take(reply.held)
@@ -280,6 +286,8 @@ class Ticker:
             self._list_held = True
             self._failed(error)
             return
+        observer = self._store.observer
+        tell(observer, observer.ticked, self._store.queue, 0, len(reply.claimed))
         self._take(reply, want)
 
     # Stopping ---------------------------------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ class Worker:
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
         self._ticker.hand_schedules = self._scheduler.hand
         self._grace = settings.grace
+        self.loop_lag = 0.0
+        """Seconds by which the event loop was late at its last beat."""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -100,6 +102,26 @@ class Worker:
     def ended(self) -> int:
         """How many attempts have ended here."""
         return self._ticker.ended
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs it runs at once."""
+        return self.settings.concurrency
+
+    @property
+    def lease_age(self) -> float:
+        """Seconds since the lease was renewed."""
+        return time.monotonic() - self._lease.renewed_at
+
+    @property
+    def connects(self) -> int:
+        """How many connections it has opened so far."""
+        return self._wire.connects + self._parked_wire.connects
+
+    @property
+    def alive(self) -> bool:
+        """Whether its event loop turns: it has shown so within the last lease. May be asked from any thread."""
+        return self._lease.beaten_ago < self.settings.lease
 
     @property
     def stale_outcomes(self) -> int:
@@ -159,6 +181,10 @@ class Worker:
             await asyncio.gather(self._wire.close(), self._parked_wire.close())
             log.info("worker %s has stopped", self.id)
 
+    async def ready(self) -> None:
+        """Wait until its first tick has succeeded."""
+        await self._ticker.first_tick.wait()
+
     async def stop(self, grace: float | None = None) -> None:
         """Stop: claim nothing more, let jobs finish for `grace` seconds, hand the rest back without using an attempt.
 
@@ -174,9 +200,12 @@ class Worker:
             await asyncio.wait((self._task,))
 
     async def _show_that_the_loop_turns(self) -> None:
+        beat = min(self.settings.lease / 4, 1.0)
         while True:
             self._lease.beat()
-            await asyncio.sleep(min(self.settings.lease / 4, 1.0))
+            due = time.monotonic() + beat
+            await asyncio.sleep(beat)
+            self.loop_lag = max(time.monotonic() - due, 0.0)
 
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name=f"streamq-worker-{self.queue}")
