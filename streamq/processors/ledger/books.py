@@ -13,7 +13,7 @@ from itertools import chain, count, islice, repeat
 from typing import Any
 
 import msgspec
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,7 @@ from streamq.processors.ledger.tables import accounts, postings, transactions
 CHUNK = 5_000
 """Ids per query: well under the limits of both databases on parameters (some 32,000)."""
 
+_HEAD = ("id", "kind", "booked_on", "currency", "description", "job_id")
 _LINE = ("transaction_id", "line", "account_id", "amount")
 
 VALUES = 10_000
@@ -121,22 +122,12 @@ async def insert_unchecked(conn: AsyncConnection, batch: Sequence[Transaction]) 
 
 
 async def _insert_heads(conn: AsyncConnection, batch: Sequence[Transaction]) -> None:
-    moment = now()
-    await conn.execute(
-        insert(transactions),
-        [
-            {
-                "id": t.id,
-                "kind": t.kind,
-                "booked_on": t.booked_on,
-                "currency": t.currency,
-                "description": t.description,
-                "job_id": t.job_id,
-                "created_at": moment,
-            }
-            for t in batch
-        ],
-    )
+    as_text = conn.dialect.name == "sqlite"  # which has no dates; PostgreSQL's driver takes nothing but dates
+    rows = [
+        (t.id, t.kind, t.booked_on.isoformat() if as_text else t.booked_on, t.currency, t.description, t.job_id)
+        for t in batch
+    ]
+    await insert_many(conn, transactions, _HEAD, rows, same={"created_at": now()})
 
 
 async def insert_lines(conn: AsyncConnection, head: Transaction, lines: Sequence[tuple[str, int]]) -> None:
