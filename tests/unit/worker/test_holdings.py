@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pytest
+
 from streamq._engine.transitions import Claim, Outcome
 from streamq.worker.holdings import Holdings
 from streamq.worker.runner import Attempt
@@ -128,3 +132,16 @@ def test_an_attempt_that_ends_while_it_is_started_frees_its_slot() -> None:
     holdings.take(claims(*map(str, range(5_000))))
     assert ended == [str(n) for n in range(5_000)]
     assert holdings.room() >= 1
+
+
+@pytest.mark.parametrize(("concurrency", "ahead"), [(1, False), (2, True)])
+def test_short_jobs_are_claimed_ahead_but_not_where_one_at_a_time_is_meant_to_keep_their_order(
+    concurrency: int, ahead: bool
+) -> None:
+    hand = Hand(concurrency)
+    for n in range(50):
+        hand.holdings.take(claims(str(n)))
+        hand.started[-1].task = cast(Any, object())  # it took some time, however little
+        hand.end(str(n))
+    hand.holdings.settled(hand.holdings.take_outcomes(50))
+    assert (hand.holdings.room() > concurrency) is ahead
