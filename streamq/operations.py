@@ -136,7 +136,8 @@ class Operations(QueueParts):
         """Replace the data of a job that waits, is delayed or has failed; its options stay.
 
         A waiting job that has never been claimed nor delayed goes to the end of its lane, since its data is part of
-        its entry there; any other keeps its place. Two updates at once are both applied, one after the other.
+        its entry there; any other keeps its place. A failed job's dead letter keeps the old data. Two updates at once
+        are both applied, one after the other.
 
         Raises:
             InvalidInput, PayloadTooLarge: The data does not fit; nothing was sent.

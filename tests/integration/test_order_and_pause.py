@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from contextlib import aclosing
 from typing import Any
 
 import redis
@@ -42,7 +43,7 @@ async def test_priority_is_strict_and_each_level_first_in_first_out(queue: Queue
 async def test_a_paused_queue_starts_nothing_that_comes_due_and_all_of_it_once_resumed(
     queue: Queue, settings: Settings, bench: Bench, client: redis.Redis
 ) -> None:
-    """Incident R76: a delayed job, a retry, a promoted job and an orphan come due while it is paused."""
+    """Incident R76: a delayed and a promoted job, a retry, a schedule's slot and an orphan come due meanwhile."""
     runs: list[str] = []
     fails_first = True
 
@@ -65,15 +66,19 @@ async def test_a_paused_queue_starts_nothing_that_comes_due_and_all_of_it_once_r
         promoted = await queue.add("promoted", delay=3_600)
         await queue.promote(promoted.id)
         client.zadd("sq:{q}:workers", {"dead": 1})
+        await queue.upsert_schedule("s", every=0.1, name="cron", limit=1)
+        async with asyncio.timeout(PATIENCE), aclosing(queue.events(after="0-0")) as events:
+            fired = await anext(e.job_id async for e in events if e.kind == "added" and e.job_id.startswith("s@"))
         for kind, job in (("promoted", retried), ("promoted", delayed), ("stalled", orphan)):
             await bench.happened(kind, job.id)
         stats = await queue.stats()
-        assert (stats.waiting, stats.active, stats.delayed, stats.paused) == (4, 0, 0, True)
+        assert (stats.waiting, stats.active, stats.delayed, stats.paused) == (5, 0, 0, True)
         assert runs == ["retried"]
+        due = (retried, delayed, promoted, orphan)
         await queue.resume()
         async with asyncio.timeout(2):
-            assert [await job.result() for job in (retried, delayed, promoted, orphan)] == ["done"] * 4
-    assert sorted(runs) == ["delayed", "orphan", "promoted", "retried", "retried"]
+            assert [await queue.result(job_id) for job_id in (*(j.id for j in due), fired)] == ["done"] * 5
+    assert sorted(runs) == ["cron", "delayed", "orphan", "promoted", "retried", "retried"]
 
 
 async def test_results_that_are_not_kept_leave_no_trace_in_the_event_stream(
