@@ -8,6 +8,7 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/lineup
 local base, id, lane, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
@@ -29,6 +30,7 @@ if job.state == 'waiting' then
   else
     redis.call('XADD', base .. ':lane:' .. lane, entry, 'j', id, 't', now)
   end
+  redis.call('XACK', base .. ':lane:' .. job.lane, 'w', job.entry) -- it may be spare
   redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)
   redis.call('HSETNX', key, 'c', parts.t or now)
   redis.call('HSET', key, 's', 'q', 'e', entry)

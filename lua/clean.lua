@@ -8,6 +8,8 @@
 --          two calls are younger than the cutoff.
 -- @include lib/clock
 -- @include lib/events
+-- @include lib/entry
+-- @include lib/spare
 -- @include lib/lane
 -- @include lib/discard
 local base, state, grace_ms, cutoff, from = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -7,6 +7,8 @@
 -- RACES    tick (claim): whichever runs first wins. Jobs added after the first call stay.
 -- @include lib/clock
 -- @include lib/events
+-- @include lib/entry
+-- @include lib/spare
 -- @include lib/lane
 -- @include lib/discard
 local base, delayed_too, cutoff, cursor = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]

@@ -13,6 +13,7 @@
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/enqueue
 -- @include lib/schedules

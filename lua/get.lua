@@ -7,6 +7,7 @@
 -- @include lib/clock
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/describe
 local base, id = KEYS[1], ARGV[1]

@@ -10,6 +10,8 @@
 -- @include lib/clock
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/spare
+-- @include lib/spare_count
 -- @include lib/locate
 -- @include lib/match
 -- @include lib/lane
@@ -44,7 +46,8 @@ end
 local function in_lane(lane, after)
   local lane_key, stopped, at = base .. ':lane:' .. lane, nil, after
   local claimed, waiting = last_claimed(lane_key), state == 'waiting'
-  local first, last = waiting and '(' .. claimed or '-', waiting and '+' or claimed
+  local spare = waiting and spare_count(lane_key) or 0
+  local first, last = waiting and spare == 0 and '(' .. claimed or '-', waiting and '+' or claimed
   if after and reversed then
     last = '(' .. after
   elseif after then
@@ -57,13 +60,15 @@ local function in_lane(lane, after)
     end
     at = entry
     bytes = bytes + #(parts.d or '')
-    local idle = nil
-    if not waiting then
+    local idle, is_waiting = nil, waiting
+    if not waiting or spare > 0 then
       local pending = redis.pcall('XPENDING', lane_key, 'w', entry, entry, 1)
-      idle = not pending.err and pending[1] and pending[1][3]
+      local held = not pending.err and pending[1]
+      idle = held and held[2] ~= SPARE and held[3]
+      is_waiting = waiting and not idle
     end
-    if waiting or idle then
-      take(parts.j or string.match(entry, '^%d+'), lane, parts, idle)
+    if is_waiting or not waiting and idle then
+      take(parts.j or string.match(entry, '^%d+'), lane, parts, idle or nil)
     end
     return true
   end)

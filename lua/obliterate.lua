@@ -7,13 +7,16 @@
 -- RACES    tick: the first call pauses the queue, so nothing starts from there on until all is gone. A worker that was
 --          at it signs in again with its next tick. Safe to call again: it goes on where it was left.
 -- @include lib/events
+-- @include lib/entry
+-- @include lib/spare
+-- @include lib/spare_count
 -- @include lib/lane
 -- @include lib/discard
 local base, force, limit, cap = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
 local active = 0
 for lane = 1, 4 do
   local pending = redis.pcall('XPENDING', base .. ':lane:' .. lane, 'w')
-  active = active + (pending.err and 0 or pending[1])
+  active = active + (pending.err and 0 or pending[1]) - spare_count(base .. ':lane:' .. lane)
 end
 if active > 0 and not force then
   return { 'active', active }

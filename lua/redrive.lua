@@ -13,6 +13,7 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/match
 -- @include lib/lane

@@ -8,6 +8,7 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/lineup
 local base, id, start, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]

@@ -8,6 +8,7 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/lineup
 -- @include lib/revive

@@ -6,8 +6,11 @@
 --           ms since the oldest waiting job came into lane 1, 2, 3, 4 (-1: none waits), workers alive, ms until now}
 -- RACES    none: it only reads.
 -- @include lib/clock
+-- @include lib/spare
+-- @include lib/spare_count
 local base, now = KEYS[1], now_ms()
 local waiting, ages, active = {}, {}, 0
+local some_spare = (tonumber(redis.call('HGET', base .. ':meta', 'spare')) or 0) > 0
 for lane = 1, 4 do
   local lane_key = base .. ':lane:' .. lane
   local size, pending, last = redis.call('XLEN', lane_key), 0, '0-0'
@@ -21,10 +24,14 @@ for lane = 1, 4 do
       end
     end
   end
+  local spare = some_spare and spare_count(lane_key) or 0
+  pending = pending - spare
   waiting[lane], ages[lane] = math.max(size - pending, 0), -1
   active = active + pending
   if waiting[lane] > 0 then
-    local oldest = redis.call('XRANGE', lane_key, '(' .. last, '+', 'COUNT', 1)[1]
+    local first = spare > 0 and redis.call('XPENDING', lane_key, 'w', '-', '+', 1, SPARE)[1]
+    local from = first and first[1] or '(' .. last
+    local oldest = redis.call('XRANGE', lane_key, from, '+', 'COUNT', 1)[1]
     for at = 1, oldest and #oldest[2] or 0, 2 do
       if oldest[2][at] == 't' then
         ages[lane] = math.max(now - tonumber(oldest[2][at + 1]), 0)

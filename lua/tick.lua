@@ -16,6 +16,7 @@
 --            retry    body error   a delay ms
 --            fail     body error   a keep count  b keep age ms
 --            release  body ""      a delay ms    b the counter to raise: i | n | ""
+--            return   body ""      of a claim that never started: to the front of its lane, as it was
 --            hold     body ""      a delay ms    b ""  (the whole queue starts nothing for as long)
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes},
 --           {lane, entries, …} claimed,
@@ -31,6 +32,7 @@
 -- @include lib/entry
 -- @include lib/enqueue
 -- @include lib/batch
+-- @include lib/spare
 -- @include lib/turn
 -- @include lib/moves
 -- @include lib/settle
@@ -47,12 +49,13 @@ local marks = tonumber(ARGV[8])
 local now = now_ms()
 local META = {
   'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
+  'spare',
 }
 local meta = redis.call('HMGET', base .. ':meta', unpack(META))
-local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until = unpack(meta)
-local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age)
+local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare = unpack(meta)
+local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
 
-local stale, settled = settle(turn, ARGV, 9 + marks)
+local stale, settled = settle(turn, ARGV, 9 + marks, worker)
 local joined = redis.call('ZADD', base .. ':workers', now + lease_ms, worker) == 1
 for at = 9, 8 + marks do
   mark(turn, ARGV[at])
@@ -74,11 +77,14 @@ local claimed, known, count = claim(turn, worker, may)
 note_starts(turn, count)
 local held = held_too and list_held(turn, worker, known) or {}
 let_go(turn)
+if turn.spare ~= (tonumber(spare) or 0) then
+  redis.call('HSET', base .. ':meta', 'spare', turn.spare)
+end
 publish_all(turn)
 
 -- One token wakes one worker; a tick that may leave work behind leaves a token for the next.
 local full = may >= want and count >= want
-if not paused and full and (want > 0 or promoted > 0 or taken_back > 0) or max_active and settled > count then
+if not paused and full and (want > 0 or promoted > 0 or taken_back > 0 or turn.returned) or max_active and settled > count then
   wake(base)
 end
 

@@ -9,6 +9,7 @@
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 -- @include lib/enqueue
 -- @include lib/producer

@@ -11,6 +11,7 @@
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/spare
 -- @include lib/locate
 local base, id, before, envelope, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job = locate(base, id)
@@ -27,6 +28,7 @@ end
 if parts.d then
   local entry, now = next_number(base), now_ms()
   redis.call('XADD', base .. ':lane:' .. job.lane, entry, 'j', id, 't', now, 'd', envelope)
+  redis.call('XACK', base .. ':lane:' .. job.lane, 'w', job.entry) -- it may be spare
   redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)
   redis.call('HSETNX', key, 'c', parts.t or now)
   redis.call('HSET', key, 's', 'q', 'p', job.lane, 'e', entry)

@@ -31,6 +31,33 @@ local function recall(turn, lane, entry, fields, known)
   return id
 end
 
+-- Takes over claims that were given back unstarted: they were the lane's front.
+local function take_spare(turn, worker, lane, count)
+  local key = lane_key(turn, lane)
+  local pending = redis.pcall('XPENDING', key, 'w', '-', '+', count, SPARE)
+  if pending.err or #pending == 0 then
+    return {}
+  end
+  local ids = {}
+  for at, item in ipairs(pending) do
+    ids[at] = item[1]
+  end
+  turn.spare = math.max(turn.spare - #ids, 0)
+  return redis.call('XCLAIM', key, 'w', worker, 0, unpack(ids))
+end
+
+-- The next entries of a lane: what was given back, then what nobody has claimed yet.
+local function next_entries(turn, worker, lane, count)
+  if turn.spare == 0 then
+    return read_lane(turn, worker, lane, count, '>')
+  end
+  local entries = take_spare(turn, worker, lane, count)
+  if #entries < count then
+    extend(entries, read_lane(turn, worker, lane, count - #entries, '>'))
+  end
+  return entries
+end
+
 -- Returns {lane, entries, …}, what records add to them, and how many there are.
 local function claim(turn, worker, want)
   local claimed, known, count = {}, {}, 0
@@ -39,7 +66,7 @@ local function claim(turn, worker, want)
       break
     end
     local good = {}
-    for _, item in ipairs(read_lane(turn, worker, lane, want - count, '>')) do
+    for _, item in ipairs(next_entries(turn, worker, lane, want - count)) do
       local fields, id = item[2], nil
       if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
         id = string.match(item[1], '^%d+') -- a job without a record: its entry says it all
@@ -55,6 +82,9 @@ local function claim(turn, worker, want)
       extend(claimed, { lane, good })
       count = count + #good
     end
+  end
+  if count < want then
+    turn.spare = 0 -- all lanes were looked through to the end
   end
   return claimed, known, count
 end

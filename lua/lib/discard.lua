@@ -21,6 +21,15 @@ local function discard_waiting(base, cutoff, limit)
   local ids = {}
   for lane = 4, 1, -1 do
     local lane_key, entries = base .. ':lane:' .. lane, {}
+    local spare = redis.pcall('XPENDING', lane_key, 'w', '-', '+', limit - #ids, SPARE)
+    for _, item in ipairs(spare.err and {} or spare) do
+      local parts = read_entry(lane_key, item[1]) or {}
+      if tonumber(parts.t or 0) <= cutoff then
+        redis.call('XACK', lane_key, 'w', item[1])
+        entries[#entries + 1] = item[1]
+        ids[#ids + 1] = parts.j or string.match(item[1], '^%d+')
+      end
+    end
     each_entry(lane_key, '(' .. last_claimed(lane_key), '+', false, function(entry, parts)
       if #ids >= limit or tonumber(parts.t or 0) > cutoff then
         return false

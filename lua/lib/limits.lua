@@ -15,7 +15,7 @@ local function active_jobs(turn)
       end
     end
   end
-  return active
+  return active - turn.spare
 end
 
 -- Returns how many of `want` may start, and when (ms) the rate allows the next one if it held some back.

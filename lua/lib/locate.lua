@@ -33,7 +33,7 @@ local function locate(base, id)
       -- An entry of another job may bear the number that a generated id once had.
       if parts and (parts.j or string.match(entry, '^%d+')) == id then
         local pending = redis.pcall('XPENDING', lane_key, 'w', entry, entry, 1)
-        local active = not pending.err and pending[1]
+        local active = not pending.err and pending[1] and pending[1][2] ~= SPARE and pending[1]
         return {
           state = active and 'active' or 'waiting',
           lane = tostring(lane),

@@ -97,16 +97,35 @@ local function passing(outcomes, fresh)
   return keep and math.max(completed - tonumber(keep), 0) or 0
 end
 
-local function settle(turn, outcomes, from)
+-- A claim that never started goes back to the front of its lane: it keeps its entry, and `spare` holds it, from whom
+-- claims are taken first. Returns whether the worker still held it.
+local function give_back(turn, key, entry, worker)
+  if #redis.call('XPENDING', key, 'w', entry, entry, 1, worker) == 0 then
+    return false
+  end
+  redis.call('XCLAIM', key, 'w', SPARE, 0, entry, 'JUSTID')
+  turn.spare = turn.spare + 1
+  turn.returned = true
+  return true
+end
+
+local function settle(turn, outcomes, from, worker)
   local stale, settled, fresh = {}, 0, {}
   local dropped, wanted = { {}, {}, {}, {} }, { {}, {}, {}, {} }
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
-    if redis.call('XACK', lane_key(turn, lane), 'w', entry) == 0 then
+    local key = lane_key(turn, lane)
+    if outcomes[at] == 'return' then
+      if give_back(turn, key, entry, worker) then
+        settled = settled + 1
+      else
+        stale[#stale + 1] = (at - from) / PER_OUTCOME
+      end
+    elseif redis.call('XACK', key, 'w', entry) == 0 then
       stale[#stale + 1] = (at - from) / PER_OUTCOME
     else
       settled = settled + 1
-      fresh[settled] = at
+      fresh[#fresh + 1] = at
       local entries = dropped[lane]
       entries[#entries + 1] = entry
     end

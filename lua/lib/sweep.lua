@@ -20,7 +20,9 @@ local function audit(turn, audit_at, lease_ms)
   for lane = 1, 4 do
     local consumers = redis.pcall('XINFO', 'CONSUMERS', lane_key(turn, lane), 'w')
     for _, consumer in ipairs(consumers.err and {} or consumers) do
-      redis.call('ZADD', turn.base .. ':workers', 'NX', turn.now + lease_ms, consumer[2])
+      if consumer[2] ~= SPARE then
+        redis.call('ZADD', turn.base .. ':workers', 'NX', turn.now + lease_ms, consumer[2])
+      end
     end
   end
 end

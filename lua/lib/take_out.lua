@@ -3,9 +3,7 @@
 local function take_out(base, cap, id, job)
   if job.entry then
     local lane_key = base .. ':lane:' .. job.lane
-    if job.state == 'active' then
-      redis.call('XACK', lane_key, 'w', job.entry)
-    end
+    redis.call('XACK', lane_key, 'w', job.entry)
     redis.call('XDEL', lane_key, job.entry)
   else
     redis.call('ZREM', base .. ':' .. job.state, id)

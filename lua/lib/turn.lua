@@ -3,11 +3,11 @@
 local SETS = { completed = 'completed_age', failed = 'failed_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
-local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age)
+local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
     ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
-    events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
+    spare = tonumber(spare) or 0, events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
   }
 end
 

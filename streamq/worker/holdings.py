@@ -59,8 +59,6 @@ class Holdings:
         return self._concurrency + self._ahead() - self.unfinished - self.reserved
 
     def _ahead(self) -> int:
-        if self._concurrency == 1:
-            return 0  # whoever runs one job at a time means their order, which what is given back would lose
         if self.limited or self.ended < SAMPLES or time.monotonic() < self._cool_until:
             return 0
         return min(int(self._concurrency * AHEAD / max(self._mean, 1e-6)), MOST_AHEAD)

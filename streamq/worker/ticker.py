@@ -136,7 +136,7 @@ class Ticker:
         if self._list_held and self._parked is not None:
             await self._end_parking()  # or what it claims meanwhile would be found twice
         for attempt in holdings.overdue():
-            self.finished(attempt, self._runner.verdicts.released(attempt.claim, counter=""))
+            self.finished(attempt, self._runner.verdicts.returned(attempt.claim))
         while len(self._ticks) < TICKS_UNDER_WAY and time.monotonic() >= self._pause_until:
             want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
             marks = holdings.next_suspects() if not self._stopping else []
@@ -320,7 +320,7 @@ class Ticker:
 
     def _give_back_idle_claims(self) -> None:
         for attempt in self._holdings.idle_claims():
-            self.finished(attempt, self._runner.verdicts.released(attempt.claim, counter=""))
+            self.finished(attempt, self._runner.verdicts.returned(attempt.claim))
 
     async def _end_parking(self) -> None:
         """Unblock the parked tick and take what it claims in its last moment, to hand it back."""

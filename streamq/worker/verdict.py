@@ -122,6 +122,10 @@ class Verdicts:
             claim.attempts_made,
         )  # fmt: skip
 
+    def returned(self, claim: Claim) -> Outcome:
+        """The job never started: it goes back to the front of its lane as it was."""
+        return Outcome("return", claim.lane, claim.entry, claim.job_id)
+
     def unknown(self, claim: Claim, name: str) -> Outcome:
         """No processor of this worker has the job's name: hand it on to one that has, later and later."""
         if claim.releases >= MAX_RELEASES:

@@ -743,3 +743,18 @@ async def test_a_time_that_is_shown_is_the_servers(queue: Queue, bench: Bench, c
 def _now(client: redis.Redis) -> float:
     seconds, micros = client.time()
     return float(seconds) + float(micros) / 1e6
+
+
+async def test_jobs_behind_a_long_one_keep_their_place_however_many_were_claimed_ahead(bench: Bench) -> None:
+    """Short jobs are claimed ahead; when one of them turns out long, those behind it go back to the lane's front."""
+    order: list[int] = []
+
+    async def notes(job: Any) -> None:
+        order.append(job.data)
+        if job.data == 100:
+            await asyncio.sleep(0.2)
+
+    await bench.queue.add_many([("note", n) for n in range(1_500)])
+    async with bench.worker(notes, concurrency=1):
+        await eventually(lambda: len(order) == 1_500, PATIENCE)
+    assert order == list(range(1_500))
