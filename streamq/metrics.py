@@ -6,6 +6,7 @@ the deployment. In several processes (`--processes`) the series of all of them a
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -22,10 +23,10 @@ ATTEMPT_BUCKETS = (1, 2, 3, 5, 10, 20)
 class WorkerGauges(Protocol):
     """What the gauges are read from."""
 
-    loop_lag: float
-
     @property
     def queue(self) -> str: ...
+    @property
+    def loop_lag(self) -> float: ...
     @property
     def running(self) -> int: ...
     @property
@@ -70,9 +71,13 @@ class Metrics(Observer):
             "concurrency": gauge("worker_concurrency", "Jobs that may run at once."),
             "loop_lag": gauge("event_loop_lag_seconds", "How late the event loop was at its last beat.", "livemax"),
             "lease_age": gauge("lease_age_seconds", "How long ago the lease was renewed.", "livemax"),
-            "connects": gauge("connections_opened", "Connections to Redis that this process opened so far."),
             "healthy": gauge("worker_healthy", "1 if a tick succeeded within the last lease.", "livemin"),
         }
+        self._connections = counter(
+            "connections_opened", "Connections to Redis that were opened, the first ones included."
+        )
+        self._connects: dict[WorkerGauges, int] = {}
+        self._reading = threading.Lock()
         self._runs: dict[tuple[str, str, str], Counter] = {}
         self._times: dict[tuple[str, str], Histogram] = {}
 
@@ -106,6 +111,10 @@ class Metrics(Observer):
         self._reloads.labels(queue).inc()
 
     def read(self, worker: WorkerGauges) -> None:
-        """Set the gauges to what a worker says now."""
-        for name, gauge in self._gauges.items():
-            gauge.labels(worker.queue).set(float(getattr(worker, name)))
+        """Set the gauges to what a worker says now; from any thread."""
+        with self._reading:
+            for name, gauge in self._gauges.items():
+                gauge.labels(worker.queue).set(float(getattr(worker, name)))
+            connects = worker.connects
+            self._connections.labels(worker.queue).inc(connects - self._connects.get(worker, 0))
+            self._connects[worker] = connects

@@ -10,6 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
+UNKNOWN = "unknown"
+"""Stands for the processor of a job that has none here."""
+
 log = logging.getLogger("streamq.observer")
 
 P = ParamSpec("P")
@@ -27,8 +30,9 @@ class Observer:
     def ended(self, queue: str, processor: str, outcome: str, ran: float, waited: float, attempt: int) -> None:
         """An attempt has ended here.
 
-        `processor` is the name that was registered (`*` for one that takes any), `outcome` one of done, retry, fail,
-        release and hold, `waited` the time from when the job could have started to when it did.
+        `processor` is the name that was registered (`*` for one that takes any, `UNKNOWN` where there is none),
+        `outcome` one of done, retry, fail, release and hold, `waited` the time from when the job could have started to
+        when it did. `ran` is 0 where the handler was not called: the data did not fit, the job had expired.
         """
 
     def stale(self, queue: str) -> None:

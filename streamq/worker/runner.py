@@ -20,7 +20,7 @@ from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
-from streamq.observer import NOBODY, tell
+from streamq.observer import NOBODY, UNKNOWN, tell
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Done
@@ -87,16 +87,16 @@ class Runner:
         try:
             envelope = codec.decode_envelope(claim.envelope)
         except codec.BadEnvelope as error:
-            self._finished(attempt, self.verdicts.failed(claim, None, error, 0, for_good=True))
+            self._refuse(attempt, UNKNOWN, self.verdicts.failed(claim, None, error, 0, for_good=True))
             return
         options = envelope.options
-        if options is not None and (outcome := self.verdicts.expired(claim, options, self.now_ms())) is not None:
-            self._finished(attempt, outcome)
-            return
         known = self._known.get(envelope.name) or self._look_up(envelope.name)
+        if options is not None and (outcome := self.verdicts.expired(claim, options, self.now_ms())) is not None:
+            self._refuse(attempt, known.processor.name if known is not None else UNKNOWN, outcome)
+            return
         if known is None:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
-            self._finished(attempt, self.verdicts.unknown(claim, envelope.name))
+            self._refuse(attempt, UNKNOWN, self.verdicts.unknown(claim, envelope.name))
             return
         processor, decoder, terms, is_async = known
         if options is not None:
@@ -105,7 +105,7 @@ class Runner:
             data = decoder.decode(envelope.data)
         except (msgspec.DecodeError, ValueError) as error:
             why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {error}")
-            self._finished(attempt, self.verdicts.failed(claim, terms, why, self.now_ms()))
+            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms()))
             return
         job = ActiveJob(
             _Control(self._store, self._settings, claim), claim.job_id, envelope.name, self._store.queue, data,
@@ -113,6 +113,18 @@ class Runner:
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
         )  # fmt: skip
         attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job, is_async))
+
+    def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome) -> None:
+        """End an attempt whose handler was not called."""
+        self._tell_of_the_end(attempt.claim, processor, outcome, 0.0, self.now_ms())
+        self._finished(attempt, outcome)
+
+    def _tell_of_the_end(self, claim: Claim, processor: str, outcome: Outcome, ran: float, started_ms: int) -> None:
+        observer = self._store.observer
+        if observer is not NOBODY:
+            waited = (started_ms - claim.since_ms) / 1000
+            queue, number = self._store.queue, claim.attempts_made + 1
+            tell(observer, observer.ended, queue, processor, outcome.kind, ran, waited, number)
 
     def _look_up(self, name: str) -> _Known | None:
         """Find what runs jobs of this name, once."""
@@ -129,7 +141,6 @@ class Runner:
         self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any], is_async: bool
     ) -> None:
         claim, started = attempt.claim, self.now_ms()
-        observer = self._store.observer
         start = time.monotonic()
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
@@ -141,6 +152,8 @@ class Runner:
                 result = await self._elsewhere(processor, job)
         except BaseException as error:
             if attempt.released:
+                handed_back = self.verdicts.released(claim)
+                self._tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started)
                 return
             outcome = self.verdicts.failed(claim, terms, error, started)
             if outcome.kind in ("retry", "fail"):
@@ -150,10 +163,7 @@ class Runner:
                 )  # fmt: skip
         else:
             outcome = self.verdicts.done(claim, terms, result, started)
-        if observer is not NOBODY:
-            ran, waited = time.monotonic() - start, (started - claim.since_ms) / 1000
-            queue, name = self._store.queue, processor.name
-            tell(observer, observer.ended, queue, name, outcome.kind, ran, waited, claim.attempts_made + 1)
+        self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started)
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:

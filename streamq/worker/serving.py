@@ -10,6 +10,7 @@ import logging
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Serving:
     def __init__(self, workers: Sequence[Worker], limits: Limits, metrics: Metrics | None) -> None:
         self._workers, self._limits, self._metrics = workers, limits, metrics
         self._signals = 0
+        self._ended = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Health -----------------------------------------------------------------------------------------------------------
@@ -83,11 +85,14 @@ class Serving:
             loop.add_signal_handler(number, self._on_signal, number.name)
         watch_lifeline(lambda: loop.call_soon_threadsafe(self._on_signal, "the parent process is gone"))
         self._begin(self._recycle(), self._limits != Limits())
-        self._begin(self._read_gauges_for_ever(), self._metrics is not None and health is None)
+        if self._metrics is not None and health is None:
+            # A thread, so that the gauges tell of a loop that stands still.
+            threading.Thread(target=self._read_gauges_for_ever, name="streamq-gauges", daemon=True).start()
         self._begin(self._tell_systemd(), notify("STATUS=starting"))
         try:
             ends = await asyncio.gather(*(worker.run() for worker in self._workers), return_exceptions=True)
         finally:
+            self._ended.set()
             for task in self._tasks:
                 task.cancel()
             if health is not None:
@@ -116,10 +121,9 @@ class Serving:
             await asyncio.sleep(LOOK)
         self._on_signal(f"recycled: {spent}")
 
-    async def _read_gauges_for_ever(self) -> None:
-        while True:
+    def _read_gauges_for_ever(self) -> None:
+        while not self._ended.wait(GAUGES_EVERY):
             self.read_gauges()
-            await asyncio.sleep(GAUGES_EVERY)
 
     async def _tell_systemd(self) -> None:
         for worker in self._workers:

@@ -78,8 +78,8 @@ class Worker:
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
         self._ticker.hand_schedules = self._scheduler.hand
         self._grace = settings.grace
-        self.loop_lag = 0.0
-        """Seconds by which the event loop was late at its last beat."""
+        self._beat = min(settings.lease / 4, 1.0)
+        self._loop_lag = 0.0
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -117,6 +117,11 @@ class Worker:
     def connects(self) -> int:
         """How many connections it has opened so far."""
         return self._wire.connects + self._parked_wire.connects
+
+    @property
+    def loop_lag(self) -> float:
+        """Seconds by which the event loop was late at its last beat, or is now. May be asked from any thread."""
+        return max(self._loop_lag, self._lease.beaten_ago - self._beat, 0.0)
 
     @property
     def alive(self) -> bool:
@@ -200,12 +205,11 @@ class Worker:
             await asyncio.wait((self._task,))
 
     async def _show_that_the_loop_turns(self) -> None:
-        beat = min(self.settings.lease / 4, 1.0)
         while True:
             self._lease.beat()
-            due = time.monotonic() + beat
-            await asyncio.sleep(beat)
-            self.loop_lag = max(time.monotonic() - due, 0.0)
+            due = time.monotonic() + self._beat
+            await asyncio.sleep(self._beat)
+            self._loop_lag = time.monotonic() - due
 
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name=f"streamq-worker-{self.queue}")
