@@ -95,7 +95,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "kind", "text"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("fields", "kind", "text"), REFUSED, ids=[f"{next(iter(row[0]))}-{n}" for n, row in enumerate(REFUSED)])
 async def test_what_does_not_fit_is_refused_before_anything_is_sent(
     queue: Queue, client: redis.Redis, fields: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
