@@ -42,6 +42,10 @@ local function take(id, lane, parts, idle)
   found[#found + 1] = job
 end
 
+local function number_of(entry)
+  return tonumber(string.match(entry, '^%d+'))
+end
+
 -- Goes through one lane from behind `after`; returns the entry at which it had enough, or nil.
 local function in_lane(lane, after)
   local lane_key, stopped, at = base .. ':lane:' .. lane, nil, after
@@ -50,8 +54,8 @@ local function in_lane(lane, after)
   local first, last = waiting and spare == 0 and '(' .. claimed or '-', waiting and '+' or claimed
   if after and reversed then
     last = '(' .. after
-  elseif after then
-    first = '(' .. after
+  elseif after and not (waiting and spare == 0 and number_of(after) < number_of(claimed)) then
+    first = '(' .. after -- else what stood behind it has been claimed meanwhile
   end
   each_entry(lane_key, first, last, reversed, function(entry, parts)
     if full() then

@@ -107,6 +107,15 @@ async def test_a_page_goes_on_where_the_last_job_stood_though_that_has_gone(benc
     assert [job_id for job_id, _ in page.jobs] == ids[3:]
 
 
+@pytest.mark.parametrize("newest", [False, True])
+async def test_jobs_that_were_claimed_between_two_pages_are_not_told_to_wait(bench: Bench, newest: bool) -> None:
+    ids = [await bench.add() for _ in range(6)]
+    page = await bench.store.jobs("waiting", "", 0, 2, newest_first=newest)
+    await bench.claim(want=4)
+    page = await bench.store.jobs("waiting", page.cursor, 0, 10, newest_first=newest)
+    assert [job_id for job_id, _ in page.jobs] == ([] if newest else ids[4:])
+
+
 async def test_a_page_of_large_jobs_ends_early(bench: Bench) -> None:
     for _ in range(6):
         await bench.add(body=envelope_of_size(1_000_000))
