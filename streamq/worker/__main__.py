@@ -116,8 +116,11 @@ async def serve(
     """Run a worker for each queue in this process."""
     observer, metrics = NOBODY, None
     if options.metrics_port is not None:
+        from prometheus_client import disable_created_metrics
+
         from streamq.metrics import Metrics
 
+        disable_created_metrics()  # type: ignore[no-untyped-call] # they would double the series
         observer = metrics = Metrics()
     workers = [Worker(q, processors, settings=settings, limiter=limiter, observer=observer) for q in queues]
     serving = Serving(workers, Limits(options.max_jobs, options.max_memory), metrics)
@@ -169,8 +172,9 @@ def run_with_metrics(processes: Processes, folder: str, options: argparse.Namesp
     multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
     processes.on_end = lambda pid: multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     health = HealthServer(
-        options.metrics_host, options.metrics_port, registry, alive=processes.missing, ready=lambda: unhealthy(registry)
-    )
+        options.metrics_host, options.metrics_port, registry,
+        alive=processes.missing, ready=lambda: "stopping" if processes.stopping else unhealthy(registry),
+    )  # fmt: skip
     try:
         return processes.run()
     finally:

@@ -69,8 +69,15 @@ class Processes:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal has said to stop."""
+        return self._signals > 0
+
     def missing(self) -> str:
-        """Say how many children do not run; "" if all do. May be called from any thread."""
+        """Say how many children that should run don't; "" if all do. May be called from any thread."""
+        if self.stopping:
+            return ""
         missing = sum(child.process is None for child in self._children)
         return f"{missing} of {len(self._children)} processes do not run" if missing else ""
 
