@@ -18,7 +18,8 @@
 --            release  body ""      a delay ms    b the counter to raise: i | n | ""
 --            return   body ""      of a claim that never started: to the front of its lane, as it was
 --            hold     body ""      a delay ms    b ""  (the whole queue starts nothing for as long)
--- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes},
+-- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
+--           no lease, so nothing was settled, and it has to look at what it holds},
 --           {lane, entries, …} claimed,
 --           {entry, job id, envelope, attempts, stalls, interruptions, releases, …} of those with a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
@@ -45,6 +46,7 @@
 local base, worker, lease_ms, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local max_stalls, held_too, event_cap, dead_cap = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6], ARGV[7]
 local marks = tonumber(ARGV[8])
+local NOT_SETTLED = -1
 
 local now = now_ms()
 local META = {
@@ -55,8 +57,11 @@ local meta = redis.call('HMGET', base .. ':meta', unpack(META))
 local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare = unpack(meta)
 local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
 
-local stale, settled = settle(turn, ARGV, 9 + marks, worker)
 local joined = redis.call('ZADD', base .. ':workers', now + lease_ms, worker) == 1
+local stale, settled = { NOT_SETTLED }, 0
+if not joined then
+  stale, settled = settle(turn, ARGV, 9 + marks, worker)
+end
 for at = 9, 8 + marks do
   mark(turn, ARGV[at])
 end

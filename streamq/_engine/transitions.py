@@ -93,6 +93,10 @@ class TickArgs(msgspec.Struct, frozen=True):
         return args
 
 
+NOT_SETTLED = -1
+"""Among the stale outcomes of a tick: the worker had no lease, so nothing was settled; it has to list what it holds."""
+
+
 class TickReply(NamedTuple):
     """What a tick brought back. `next_ms`: milliseconds until something is due, -1 if nothing is."""
 

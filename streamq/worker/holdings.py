@@ -65,11 +65,18 @@ class Holdings:
 
     # Claims -----------------------------------------------------------------------------------------------------------
 
-    def take(self, claims: Iterable[Claim]) -> None:
-        """Start claims, as far as there are slots; one that is held already is nothing new."""
+    def take(self, claims: Iterable[Claim]) -> list[Attempt]:
+        """Start claims, as far as there are slots; one that is held already is nothing new.
+
+        Returns the attempts whose entry's number is another job's by now, since Redis has lost data: they are let go.
+        """
+        lost: list[Attempt] = []
         for claim in claims:
-            if claim.entry in self.mine:
+            if (held := self.mine.get(claim.entry)) is not None and held.claim.since_ms == claim.since_ms:
                 continue
+            if held is not None:
+                self._lose(held)
+                lost.append(held)
             attempt = Attempt(claim)
             self.mine[claim.entry] = attempt
             if claim.stalls:
@@ -77,6 +84,7 @@ class Holdings:
             else:
                 self.ready.append(attempt)
         self._fill()
+        return lost
 
     def next_suspects(self) -> list[Attempt]:
         """Give slots to the suspects that may start next, and return them: `run` each once it is marked.
@@ -126,6 +134,23 @@ class Holdings:
         self.ready.clear()
         return found
 
+    def reconcile(self, held: Iterable[Claim]) -> list[Attempt]:
+        """Let go of the claims that Redis does not list as held, and of their outcomes; return them."""
+        known = {claim.entry: claim.since_ms for claim in held}
+        lost = [a for a in self.mine.values() if known.get(a.claim.entry) != a.claim.since_ms]
+        for attempt in lost:
+            self._lose(attempt)
+        return lost
+
+    def _lose(self, attempt: Attempt) -> None:
+        """Forget a claim. If it runs, it keeps its slot until it ends, and its outcome is dropped then."""
+        entry = attempt.claim.entry
+        del self.mine[entry]
+        self.outcomes = [outcome for outcome in self.outcomes if outcome.entry != entry]
+        for waiting in (self.ready, self.suspects):
+            if attempt in waiting:
+                waiting.remove(attempt)
+
     # Outcomes ---------------------------------------------------------------------------------------------------------
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> bool:
@@ -133,7 +158,8 @@ class Holdings:
         if attempt.ended:
             return False
         attempt.ended = True
-        self.outcomes.append(outcome)
+        if self.mine.get(attempt.claim.entry) is attempt:
+            self.outcomes.append(outcome)
         if attempt is self.suspect:
             self.suspect = None
         if attempt.started_at:

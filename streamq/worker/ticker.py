@@ -7,8 +7,9 @@ Its life, turn by turn:
    the tick behind it claims in the same breath. The room that a tick may fill is reserved while it is under way.
 3. While parked it sleeps until something is due (then it wakes a parked worker), or an attempt ends (then it ticks on
    the first connection).
-4. After a tick that failed nobody knows whether it ran, so its outcomes are sent again, and the worker asks for all
-   that it holds and takes up what it does not know.
+4. After a tick that failed nobody knows whether it ran, nor whether the same Redis answers the next one. So the worker
+   first asks for all that it holds, takes up what it does not know and lets go of what is no longer its own; only then
+   outcomes are sent again. A number that Redis gives out twice, having lost data, is thus never taken for the same job.
 5. Jobs that stalled before (suspects) are marked as started first, so that one which never got to run is not blamed.
    Those that another stall would fail are started one at a time: the one that takes workers down fails alone.
 """
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable
 
 from streamq._engine.store import UNCHANGED, Store
-from streamq._engine.transitions import TickArgs, TickReply
+from streamq._engine.transitions import NOT_SETTLED, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError
 from streamq.observer import tell
@@ -69,6 +70,8 @@ class Ticker:
         self._parked_want = 0
         self._hungry = True
         self._list_held = False
+        self._listing = False
+        """Whether the list is being asked for: nothing may be settled before it is there."""
         self._list_held_at = time.monotonic() + settings.lease
         """When to look for claims whose reply never came: a tick may run long after its connection was given up."""
         self._due_at: float | None = None
@@ -80,7 +83,7 @@ class Ticker:
         self.first_tick = asyncio.Event()
         self.stale_outcomes = 0
         self._unsure: set[str] = set()
-        """Entries whose outcomes a failed tick may have settled: stale the next time, they may be our own doing."""
+        """Entries whose outcomes a failed tick may have settled: when they are gone, that may be our own doing."""
         self.hand_schedules: Callable[[list[str]], None] = lambda ids: None
         """Takes the schedules that a tick found due; must not wait."""
 
@@ -137,7 +140,7 @@ class Ticker:
             await self._end_parking()  # or what it claims meanwhile would be found twice
         for attempt in holdings.overdue():
             self.finished(attempt, self._runner.verdicts.returned(attempt.claim))
-        while len(self._ticks) < TICKS_UNDER_WAY and time.monotonic() >= self._pause_until:
+        while len(self._ticks) < TICKS_UNDER_WAY and not self._listing and time.monotonic() >= self._pause_until:
             want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
             marks = holdings.next_suspects() if not self._stopping else []
             hungry = want and self._hungry
@@ -161,9 +164,10 @@ class Ticker:
 
     async def _tick(self, want: int, marks: list[Attempt]) -> None:
         holdings = self._holdings
-        outcomes = holdings.take_outcomes(TICK_JOBS * 2)
         list_held, self._list_held = self._list_held, False
+        outcomes = [] if list_held else holdings.take_outcomes(TICK_JOBS * 2)
         if list_held:
+            self._listing = True
             self._list_held_at = time.monotonic() + self._settings.lease
         started = [mark.claim.job_id for mark in marks]
         try:
@@ -180,23 +184,33 @@ class Ticker:
                 log.exception("a tick of queue %s failed", self._store.queue)
             self._failed(error)
             return
+        finally:
+            self._listing = self._listing and not list_held
         holdings.reserved -= want
+        if NOT_SETTLED in reply.stale:
+            holdings.put_back(outcomes)
+            outcomes = []
         holdings.settled(outcomes)
         observer = self._store.observer
         tell(observer, observer.ticked, self._store.queue, len(outcomes), len(reply.claimed))
-        for at in reply.stale:
-            stale = outcomes[int(at)]
-            if stale.entry not in self._unsure:
-                self.stale_outcomes += 1
-                tell(observer, observer.stale, self._store.queue)
-                log.warning("job %s: its lease had moved on when it ended (%s); dropped", stale.job_id, stale.kind)
-        self._unsure.difference_update(outcome.entry for outcome in outcomes)
+        for at in reply.stale if outcomes else ():
+            self._note_stale(outcomes[int(at)].job_id)
+        if list_held:
+            for attempt in holdings.reconcile(reply.held):
+                if attempt.claim.entry not in self._unsure:
+                    self._note_stale(attempt.claim.job_id)
+            self._unsure.clear()
         if self._stopping:
             holdings.unmarked(marks)
         else:
             for mark in marks:
                 holdings.run(mark)
         self._take(reply, want)
+
+    def _note_stale(self, job_id: str) -> None:
+        self.stale_outcomes += 1
+        tell(self._store.observer, self._store.observer.stale, self._store.queue)
+        log.warning("job %s: its lease had moved on; what it ended with, or will end with, is dropped", job_id)
 
     def _take(self, reply: TickReply, want: int) -> None:
         """Start what a tick brought, and note what it says about the time to come."""
@@ -212,8 +226,10 @@ class Ticker:
             observer = self._store.observer
             tell(observer, observer.taken_back, self._store.queue, reply.requeued)
             log.warning("queue %s: %d jobs of lost workers taken back", self._store.queue, reply.requeued)
-        self._holdings.take(reply.claimed)
-        self._holdings.take(reply.held)
+        if NOT_SETTLED in reply.stale and self._holdings.mine:
+            self._list_held = True
+        for attempt in (*self._holdings.take(reply.claimed), *self._holdings.take(reply.held)):
+            self._note_stale(attempt.claim.job_id)
         if reply.schedules:
             self.hand_schedules(reply.schedules)
         if self._stopping:
