@@ -116,6 +116,14 @@ async def who(job: ActiveJob[Any]) -> str:
     return os.environ[NAME]
 
 
+@processors.register("slow-echo")
+@recorded
+async def slow_echo(job: ActiveJob[Any]) -> Any:
+    """Sleep `seconds` and return `value`."""
+    await asyncio.sleep(job.data["seconds"])
+    return job.data["value"]
+
+
 @processors.register("sleep")
 @recorded
 async def sleep(job: ActiveJob[float]) -> float:

@@ -239,6 +239,10 @@ class FaultProxy:
         """
         self._set(Mode(answer=f"-{error}\r\n".encode(), answer_spares=spare))
 
+    def talk_nonsense(self) -> None:
+        """Answer each command with what is no Redis protocol, as a web server on the port would."""
+        self._set(Mode(answer=b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+
     # For the connections; on the proxy's own loop.
 
     async def until(self, wanted: Callable[[Mode], bool]) -> None:

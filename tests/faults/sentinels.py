@@ -126,9 +126,11 @@ class Deployment:
 
 
 def replication_of(server: RedisServer) -> bytes:
-    with redis.Redis.from_url(server.unix_url, socket_timeout=2) as client:
+    """Return what a server says of its replication; nothing while it drops its clients (it is being demoted)."""
+    with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(server.unix_url, socket_timeout=2) as client:
         client.set_response_callback("INFO", lambda reply: reply)
         return bytes(client.execute_command("INFO", "replication"))
+    return b""
 
 
 def _text(value: Any) -> str:

@@ -27,13 +27,14 @@ async def test_delayed_jobs_fire_in_time_on_a_quiet_queue(scene: Scene) -> None:
         if turn in (rounds // 3, 2 * rounds // 3):
             workers += await scene.start(1)
         delay = round(chance.uniform(0.1, scaled(1.0, 3.0)), 3)
+        asked = time.monotonic()
         job = await scene.add("noop", delay=delay)
         accepted = scene.ledger.lines("accepted")[-1].at
         started = await scene.started(job, timeout=delay + 5)
+        assert started - asked >= delay
         late.append(started - accepted - delay)
         await scene.idle(2)
     late.sort()
-    assert late[0] >= -0.05
     assert late[int(len(late) * 0.99) - 1] <= 0.5
     assert late[-1] <= 2
     scene.each_ran_once()
@@ -114,6 +115,5 @@ async def test_due_jobs_are_not_lost_when_workers_are_killed_while_promoting_the
     for first, _ in verdict.duplicates:
         assert first.pid in killed, "a job ran again whose first worker was not killed"
     slow: Any = scene.direct.slowlog_get()
-    commands = [entry["command"][:60] for entry in slow if entry["command"].startswith((b"EVALSHA", b"EVAL "))]
-    assert not commands
+    assert not [(entry["command"][:60], entry["duration"]) for entry in slow if entry["command"].startswith(b"EVAL")]
     scene.clean()

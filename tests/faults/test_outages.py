@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 from typing import cast
 
@@ -304,20 +305,75 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed_under_load
 
 
 @pytest.mark.parametrize(
-    "error", ["OOM command not allowed when used memory > 'maxmemory'.", "LOADING wait", "BUSY", "READONLY no"]
+    "error",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "READONLY You can't write against a read only replica.",
+        "NOAUTH Authentication required.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "nonsense",
+    ],
+    ids=lambda error: error.split()[0],
 )
 async def test_a_server_that_refuses_everything_stops_nobody(scene: Scene, proxy: FaultProxy, error: str) -> None:
     """Workers stay, nothing is lost, and work flows within five seconds of the end of the trouble."""
     await scene.start(2, url=proxy.url, concurrency=5)
+    client = scene.open_queue(proxy.url, timeout=1)
     await scene.add_many([("sleep", 0.3) for _ in range(30)])
     await eventually(lambda: scene.starts() >= 5, 10)
-    proxy.reply_with(error)
+    if error == "nonsense":
+        proxy.talk_nonsense()
+    else:
+        proxy.reply_with(error)
+    with pytest.raises(StoreError):
+        await client.add("noop")
     await wait_and_note(scene, 2)
     proxy.heal()
     job = await scene.add("noop")
     await scene.started(job, timeout=5)
     await scene.idle(10)
     scene.each_ran_once()
+    scene.clean()
+
+
+async def test_a_server_with_no_room_for_more_clients_stops_nobody(scene: Scene, proxy: FaultProxy) -> None:
+    """Connections are refused after they were accepted, for as long as others use them all up."""
+    await scene.start(2, url=proxy.url)
+    taken = scene.direct.info("clients")["connected_clients"]
+    scene.direct.config_set("maxclients", max(taken - 3, 1))
+    proxy.reset_all()
+    await wait_and_note(scene, 2)
+    scene.direct.config_set("maxclients", 1000)
+    job = await scene.add("noop")
+    await scene.started(job, timeout=5)
+    await scene.idle(5)
+    scene.each_ran_once()
+    scene.clean()
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["by the same worker", "by another worker"])
+@pytest.mark.parametrize("how", ["flushed", "restarted without its data"])
+async def test_jobs_whose_numbers_are_given_out_again_are_not_taken_for_the_lost_ones(
+    scene: Scene, how: str, count: int
+) -> None:
+    """P3: Redis loses its data under running jobs, and new jobs get their numbers. Those run, and end as themselves."""
+    workers = await scene.start(count, concurrency=20 // count)
+    await scene.add_many([("sleep", 2.0) for _ in range(10)])
+    await eventually(lambda: scene.starts() == 10, 5)
+    if how == "flushed":
+        scene.direct.flushall()
+    else:
+        scene.server.kill()
+        shutil.rmtree(scene.server.folder / "appendonlydir")
+        scene.server.start()
+    scene.accepted.clear()
+    after = [await scene.add("slow-echo", {"seconds": 2.5, "value": i}) for i in range(10)]
+    assert {job.id for job in after} == {str(n) for n in range(1, 11)}
+    assert [await job.result(timeout=10) for job in after] == list(range(10))
+    await eventually(lambda: scene.ends() == 20, 5)
+    await scene.idle(5)
+    assert scene.direct.zcard(f"{scene.base}:completed") == 10
+    assert any("its lease had moved on" in worker.log for worker in workers)
     scene.clean()
 
 

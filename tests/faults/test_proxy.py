@@ -171,6 +171,13 @@ def test_reply_with_answers_every_command_itself_except_the_spared(
     assert behind.set("loading", "1")
 
 
+def test_nonsense_is_no_redis_protocol(proxy: FaultProxy, behind: redis.Redis) -> None:
+    behind.ping()
+    proxy.talk_nonsense()
+    with pytest.raises(redis.RedisError, match="Protocol error"):
+        behind.ping()
+
+
 def test_a_command_in_two_pieces_is_answered_once(proxy: FaultProxy) -> None:
     proxy.reply_with("LOADING wait", spare=frozenset())
     with socket.create_connection((proxy.host, proxy.port), timeout=1) as raw:
