@@ -71,6 +71,8 @@ class Runner:
     ) -> None:
         self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
         self._known: dict[str, _Known] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Kept from the first start: asking for it costs a system call each time."""
         self.verdicts = Verdicts(settings)
         self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency + ABANDONED, "streamq-job")
         self._processes = ProcessPool()
@@ -107,12 +109,15 @@ class Runner:
             why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {error}")
             self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms()))
             return
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         job = ActiveJob(
-            _Control(self._store, self._settings, claim), claim.job_id, envelope.name, self._store.queue, data,
+            _Control(self._store, self._settings, claim, loop), claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
         )  # fmt: skip
-        attempt.task = asyncio.get_running_loop().create_task(self._run(attempt, processor, terms, job, is_async))
+        attempt.task = loop.create_task(self._run(attempt, processor, terms, job, is_async))
 
     def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome) -> None:
         """End an attempt whose handler was not called."""
@@ -228,9 +233,8 @@ class _Control:
 
     __slots__ = ("_claim", "_loop", "_settings", "_store")
 
-    def __init__(self, store: Store, settings: Settings, claim: Claim) -> None:
-        self._store, self._settings, self._claim = store, settings, claim
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
+        self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
 
     def progress(self, value: Any) -> Awaitable[None]:
         body = codec.encode_data("progress", value, self._settings.max_payload)
