@@ -49,6 +49,11 @@ def wake(base: str) -> str:
     return f"{base}:wake"
 
 
+def minutes(base: str) -> str:
+    """Stream, capped: what happened minute by minute."""
+    return f"{base}:minutes"
+
+
 def log(base: str, job_id: str) -> str:
     """List, capped: a job's own log lines."""
     return f"{base}:log:{job_id}"
@@ -62,3 +67,34 @@ def follow(base: str, job_id: str) -> str:
 def schedules(base: str) -> str:
     """Sorted set: each schedule, and when a worker is to look at it."""
     return f"{base}:schedules"
+
+
+def workers(base: str) -> str:
+    """Sorted set: each worker, and when its lease ends."""
+    return f"{base}:workers"
+
+
+def delayed(base: str) -> str:
+    """Sorted set: each delayed job, and when it is due."""
+    return f"{base}:delayed"
+
+
+def completed(base: str) -> str:
+    """Sorted set, capped: each completed job that is kept, and when it finished."""
+    return f"{base}:completed"
+
+
+def failed(base: str) -> str:
+    """Sorted set, capped: each failed job that is kept, and when it finished."""
+    return f"{base}:failed"
+
+
+def record(base: str, job_id: str) -> str:
+    """Hash: what is known of a job that has a history."""
+    return f"{base}:job:{job_id}"
+
+
+def of_a_queue(base: str) -> list[str]:
+    """All keys of which a queue has one each, less those that hold next to nothing."""
+    single = (events, dead, meta, schedules, workers, delayed, completed, failed)
+    return [*lanes(base), *(key(base) for key in single), f"{base}:minutes"]

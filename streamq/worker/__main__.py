@@ -30,7 +30,10 @@ from streamq.worker.serving import Limits, Serving
 from streamq.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client.registry import Collector
+
+    from streamq.exporter import Exporter
+    from streamq.worker.health import HealthServer
 
 log = logging.getLogger("streamq.worker")
 
@@ -75,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-memory", type=int, metavar="MB", help="recycle a process once it has taken so much memory")
     add("--metrics-port", type=int, metavar="PORT", help="serve /metrics, /livez and /readyz there (default: not)")
     add("--metrics-host", default="127.0.0.1", metavar="HOST", help="(default: 127.0.0.1)")
+    add("--export", action="store_true", help="serve the state of the queues there, too (see streamq exporter)")
     add("--autoreload", action="store_true",
         help="in development: start anew when a Python file here changes (needs streamq[reload])")  # fmt: skip
     add("--rate", metavar="MAX/SECONDS", help="start at most MAX jobs per SECONDS, per queue, over all workers")
@@ -124,23 +128,35 @@ async def serve(
         observer = metrics = Metrics()
     workers = [Worker(q, processors, settings=settings, limiter=limiter, observer=observer) for q in queues]
     serving = Serving(workers, Limits(options.max_jobs, options.max_memory), metrics)
-    health = None
+    health: HealthServer | None = None
+    exporter: Exporter | None = None
     if metrics is not None and not is_child():
         from prometheus_client import REGISTRY
 
+        if options.export:
+            from streamq.exporter import Exporter
+
+            exporter = Exporter(queues, settings)
+            REGISTRY.register(exporter)
         from streamq.worker.health import HealthServer
 
         health = HealthServer(
             options.metrics_host, options.metrics_port, REGISTRY,
             alive=serving.alive, ready=serving.ready, before_scrape=serving.read_gauges,
         )  # fmt: skip
-    return await serving.run(health)
+    try:
+        return await serving.run(health)
+    finally:
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
 
 
 def run_processes(options: argparse.Namespace, argv: list[str]) -> int:
     """Run the command line in child processes, and watch over them."""
     if options.processes < 1:
         raise InvalidInput(f"--processes must be at least 1, not {options.processes}")
+    if options.export and not options.queues:
+        raise InvalidInput("--export with several processes needs --queues")
     folder = tempfile.TemporaryDirectory(prefix="streamq-metrics-") if options.metrics_port is not None else None
     env = {} if folder is None else {"PROMETHEUS_MULTIPROC_DIR": folder.name}
     processes = Processes(["-m", "streamq.worker", *argv], options.processes, env)
@@ -166,26 +182,32 @@ def run_with_metrics(processes: Processes, folder: str, options: argparse.Namesp
     """Run child processes and serve their metrics, which they write into `folder`, as one."""
     from prometheus_client import CollectorRegistry, multiprocess
 
+    from streamq.exporter import Exporter
     from streamq.worker.health import HealthServer
 
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    registry, children = CollectorRegistry(), multiprocess.MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]
+    registry.register(children)
+    exporter = Exporter(queues_of(options.queues, Processors()), settings_of(options)) if options.export else None
+    if exporter is not None:
+        registry.register(exporter)
     processes.on_end = lambda pid: multiprocess.mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
     health = HealthServer(
         options.metrics_host, options.metrics_port, registry,
-        alive=processes.missing, ready=lambda: "stopping" if processes.stopping else unhealthy(registry),
+        alive=processes.missing, ready=lambda: "stopping" if processes.stopping else unhealthy(children),
     )  # fmt: skip
     try:
         return processes.run()
     finally:
         health.close()
+        if exporter is not None:
+            exporter.close()
 
 
-def unhealthy(registry: CollectorRegistry) -> str:
+def unhealthy(children: Collector) -> str:
     """Say which queues' workers have not ticked within their lease, by the series that the children write."""
     values = {
         sample.labels["queue"]: sample.value
-        for family in registry.collect()
+        for family in children.collect()
         for sample in family.samples
         if sample.name == "streamq_worker_healthy"
     }
@@ -213,6 +235,8 @@ def main(argv: list[str] | None = None) -> int:
         level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
     try:
+        if options.export and options.metrics_port is None:
+            raise InvalidInput("--export needs --metrics-port")
         if (options.processes != 1 or options.autoreload) and not is_child():
             return run_processes(options, argv)
         settings = settings_of(options)

@@ -29,6 +29,8 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = 10  # seconds that a client may be silent
+
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("health: " + format, *args)
 

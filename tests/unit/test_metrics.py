@@ -13,7 +13,7 @@ from streamq.metrics import Metrics
 from streamq.observer import NOBODY, Observer, tell
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
-ROW = re.compile(r"^\| `(streamq_\w+)` \| (\w+) \| (.*?) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(streamq_\w+)` \| (\w+) \|\s*(.*?)\s*\| (.+) \|$", re.MULTILINE)
 
 
 class FakeWorker:

@@ -1,0 +1,106 @@
+"""One queue, looked at once: the figures that the exporter shows. Each look costs the server a bounded amount.
+
+Memory is an estimate: what is of bounded number is measured by Redis (`MEMORY USAGE`, which itself samples), records
+and logs of jobs by a few of them times how many there are. It is measured anew only every `MEMORY_EVERY` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from streamq._engine import keys
+from streamq.errors import StoreRefused
+from streamq.policy import Priority
+from streamq.queue import Queue, QueueStats
+
+MEMORY_EVERY = 30.0
+RECORDS = 10
+"""Records of jobs that are measured in each of the delayed, completed and failed."""
+LATE = 10.0
+"""Seconds behind its time from which a schedule is late: any worker fires it within a moment."""
+
+
+class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue at one moment. `memory` is bytes, None where Redis does not let this user measure it."""
+
+    stats: QueueStats
+    active: dict[Priority, int]
+    leases: int
+    schedules: int
+    schedules_late: int
+    memory: float | None
+
+
+class Sampler:
+    """Looks at a queue again and again. Belongs to the queue's event loop."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self._store = queue._store
+        self._memory: float | None = None
+        self._measured_at = -MEMORY_EVERY
+
+    async def sample(self) -> QueueSample:
+        """Look at the queue now.
+
+        Raises:
+            StoreError: Redis is away or refused.
+        """
+        stats, active, leases, schedules, late = await asyncio.gather(
+            self.queue.stats(), self._active(), self._store.command("ZCARD", keys.workers(self._store.base)),
+            self._store.command("ZCARD", keys.schedules(self._store.base)), self._late(),
+        )  # fmt: skip
+        if time.monotonic() - self._measured_at >= MEMORY_EVERY:
+            self._memory = await self._measure(stats)
+            self._measured_at = time.monotonic()
+        return QueueSample(
+            stats=stats, active=active, leases=leases, schedules=schedules, schedules_late=late, memory=self._memory
+        )
+
+    async def _active(self) -> dict[Priority, int]:
+        found = await asyncio.gather(*(self._pending(priority) for priority in Priority))
+        return dict(zip(Priority, found, strict=True))
+
+    async def _pending(self, priority: Priority) -> int:
+        try:
+            summary = await self._store.command("XPENDING", keys.lane(self._store.base, priority), keys.GROUP)
+        except StoreRefused as error:
+            if "NOGROUP" in str(error):
+                return 0  # nothing was ever claimed from it
+            raise
+        return int(summary[0])
+
+    async def _late(self) -> int:
+        seconds, _ = await self._store.command("TIME")
+        due = (int(seconds) - LATE) * 1000
+        return int(await self._store.command("ZCOUNT", keys.schedules(self._store.base), "-inf", f"{due:.0f}"))
+
+    # Memory -----------------------------------------------------------------------------------------------------------
+
+    async def _measure(self, stats: QueueStats) -> float | None:
+        base = self._store.base
+        try:
+            fixed = await asyncio.gather(*(self._bytes(key) for key in keys.of_a_queue(base)))
+            counts = {keys.delayed(base): stats.delayed, keys.completed(base): stats.completed,
+                      keys.failed(base): stats.failed}  # fmt: skip
+            records = await asyncio.gather(*(self._records(key, count) for key, count in counts.items()))
+        except StoreRefused as error:
+            if "NOPERM" in str(error):
+                return None
+            raise
+        return sum(fixed) + sum(records)
+
+    async def _bytes(self, key: str) -> int:
+        return int(await self._store.command("MEMORY", "USAGE", key) or 0)
+
+    async def _records(self, key: str, count: int) -> float:
+        """Estimate the records (and logs) of the jobs that a sorted set names."""
+        if not count:
+            return 0.0
+        base = self._store.base
+        ids = [job_id.decode() for job_id in await self._store.command("ZRANDMEMBER", key, RECORDS)]
+        own = [self._bytes(name) for job_id in ids for name in (keys.record(base, job_id), keys.log(base, job_id))]
+        return sum(await asyncio.gather(*own)) / max(len(ids), 1) * count
