@@ -7,6 +7,7 @@
 --   hand_out schedules that are due -> this worker, to fire them
 --   retain   completed | failed, over the count or the age that are kept -> nothing
 --   claim    waiting -> active, lane by lane, oldest first, as far as pause and limits allow
+--   count    what ended in this minute, for charts
 -- KEYS     1 queue base
 -- ARGV     1 worker  2 lease in ms  3 jobs wanted  4 stalls that fail a job  5 "1": also list what this worker holds
 --          6 cap of the event stream  7 cap of the dead letters  8 number of marks
@@ -43,6 +44,7 @@
 -- @include lib/hand_out
 -- @include lib/limits
 -- @include lib/claim
+-- @include lib/minutes
 local base, worker, lease_ms, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local max_stalls, held_too, event_cap, dead_cap = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6], ARGV[7]
 local marks = tonumber(ARGV[8])
@@ -51,10 +53,10 @@ local NOT_SETTLED = -1
 local now = now_ms()
 local META = {
   'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
-  'spare',
+  'spare', 'minute',
 }
 local meta = redis.call('HMGET', base .. ':meta', unpack(META))
-local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare = unpack(meta)
+local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare, minute = unpack(meta)
 local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
 
 local joined = redis.call('ZADD', base .. ':workers', now + lease_ms, worker) == 1
@@ -85,6 +87,7 @@ let_go(turn)
 if turn.spare ~= (tonumber(spare) or 0) then
   redis.call('HSET', base .. ':meta', 'spare', turn.spare)
 end
+count_minute(turn, minute)
 publish_all(turn)
 
 -- One token wakes one worker; a tick that may leave work behind leaves a token for the next.

@@ -28,6 +28,7 @@ from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, R
 from streamq.events import Endings, Event, EventReader, follow
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
+from streamq.minutes import Minutes
 from streamq.observer import NOBODY, Observer
 from streamq.operations import Operations, known_id, start_of
 from streamq.overview import Overview
@@ -85,7 +86,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.waiting + self.active + self.completed + self.failed + self.delayed
 
 
-class Queue(Operations, BulkOperations, Listings, Overview, DeadLetters, Schedules):
+class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
