@@ -7,17 +7,21 @@ the deployment. In several processes (`--processes`) the series of all of them a
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from streamq.observer import Observer
+from streamq.processor import Processor
 
 RUN_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600)
 WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 3600, 21600)
 TICK_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 BATCH_BUCKETS = (0, 1, 5, 10, 25, 50, 100, 250, 500)
 ATTEMPT_BUCKETS = (1, 2, 3, 5, 10, 20)
+OUTCOMES = ("done", "retry", "fail")
+"""Those that alerts go by."""
 
 
 class WorkerGauges(Protocol):
@@ -37,6 +41,8 @@ class WorkerGauges(Protocol):
     def connects(self) -> int: ...
     @property
     def healthy(self) -> bool: ...
+    @property
+    def processors(self) -> Iterable[Processor]: ...
 
 
 class Metrics(Observer):
@@ -113,8 +119,22 @@ class Metrics(Observer):
     def read(self, worker: WorkerGauges) -> None:
         """Set the gauges to what a worker says now; from any thread."""
         with self._reading:
+            if worker not in self._connects:
+                self._begin(worker)
             for name, gauge in self._gauges.items():
                 gauge.labels(worker.queue).set(float(getattr(worker, name)))
             connects = worker.connects
-            self._connections.labels(worker.queue).inc(connects - self._connects.get(worker, 0))
+            self._connections.labels(worker.queue).inc(connects - self._connects[worker])
             self._connects[worker] = connects
+
+    def _begin(self, worker: WorkerGauges) -> None:
+        """Start its counters at 0: the rise from nothing to 1 is none that Prometheus could see."""
+        queue = worker.queue
+        self._connects[worker] = 0
+        for counter in (self._claimed, self._stale, self._taken_back, self._reloads):
+            counter.labels(queue)
+        self._errors.labels(queue, "tick")
+        for processor in worker.processors:
+            if processor.queue in (None, queue):
+                for outcome in OUTCOMES:
+                    self._ended.labels(queue, processor.name, outcome)

@@ -86,7 +86,7 @@ async def test_gauges_tell_what_the_worker_does_now(queue: Queue, start: Start, 
     scrape = await worker.scrape()
     assert scrape.value("streamq_worker_concurrency", queue="m") == 3
     assert scrape.value("streamq_worker_healthy", queue="m") == 1
-    assert (scrape.value("streamq_connections_opened_total", queue="m") or 0) >= 2
+    assert (scrape.value("streamq_connections_opened_total", queue="m") or 0) >= 1
     assert (scrape.value("streamq_lease_age_seconds", queue="m") or 99) < PATIENCE
     gate.touch()
     for job in jobs:

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from streamq.metrics import Metrics
 from streamq.observer import NOBODY, Observer, tell
+from streamq.processor import Processor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(streamq_\w+)` \| (\w+) \|\s*(.*?)\s*\| (.+) \|$", re.MULTILINE)
@@ -19,6 +20,7 @@ ROW = re.compile(r"^\| `(streamq_\w+)` \| (\w+) \|\s*(.*?)\s*\| (.+) \|$", re.MU
 class FakeWorker:
     """What gauges are read from, as a worker says it."""
 
+    processors = (Processor(name="send", handler=print), Processor(name="else", handler=print, queue="other"))
     queue, loop_lag, running, concurrency, lease_age, connects, healthy = "q", 0.25, 3, 5, 1.5, 2, True
 
 
@@ -93,6 +95,17 @@ def test_what_is_told_can_be_read(registry: CollectorRegistry, metrics: Metrics)
     }
     for (name, labels), value in figures.items():
         assert registry.get_sample_value(name, {**q, **dict(labels)}) == value, name
+
+
+def test_counters_that_alerts_go_by_start_at_0(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.read(FakeWorker())
+    for name in ("jobs_taken_back", "stale_outcomes", "script_reloads"):
+        assert registry.get_sample_value(f"streamq_{name}_total", {"queue": "q"}) == 0
+    for outcome in ("done", "retry", "fail"):
+        labels = {"queue": "q", "processor": "send", "outcome": outcome}
+        assert registry.get_sample_value("streamq_attempts_total", labels) == 0
+    labels = {"queue": "q", "processor": "else", "outcome": "done"}
+    assert registry.get_sample_value("streamq_attempts_total", labels) is None, "it is not for this queue"
 
 
 def test_connections_are_counted_once_however_often_they_are_read(
