@@ -115,7 +115,7 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> Place:
         """Where the handler runs: async ones on the loop and plain ones in a thread, unless they say otherwise."""
-        return self.run_in or ("loop" if inspect.iscoroutinefunction(self.handler) else "thread")
+        return self.run_in or ("loop" if _is_async(self.handler) else "thread")
 
     @property
     def is_async(self) -> bool:
@@ -203,11 +203,16 @@ class Processors:
         return sorted({p.queue for p in self if p.queue is not None})
 
 
+def _is_async(handler: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: an async function, or an object whose `__call__` is one."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
 def _check_place(processor: Processor) -> None:
     place, handler = processor.run_in, processor.handler
     if place not in (None, "loop", "thread", "process"):
         raise InvalidInput(f"run_in must be loop, thread or process, not {place!r}")
-    is_async = inspect.iscoroutinefunction(handler)
+    is_async = _is_async(handler)
     if (place == "loop" and not is_async) or (place == "thread" and is_async):
         raise InvalidInput(f"run_in={place!r} does not fit {handler.__qualname__}: async functions run in the loop")
     if place == "process" and ("<" in handler.__qualname__ or handler.__module__ == "__main__"):

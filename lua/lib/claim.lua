@@ -23,7 +23,7 @@ local function recall(turn, lane, entry, fields, known)
   if not envelope then
     redis.call('XACK', lane_key(turn, lane), 'w', entry)
     redis.call('XDEL', lane_key(turn, lane), entry)
-    fail(turn, lane, id, { d = '' }, cmsgpack.pack({ 'PayloadLost', 'the entry holds no job', '' }), 0, 0, {})
+    fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
     return nil
   end
   local history = redis.call('HMGET', job_key(turn, id), 'a', 'k', 'i', 'n')

@@ -1,6 +1,10 @@
 -- Where an active job can go. Its entry is off the pending list already; `parts` is what the entry held, `fields` what
 -- else its record is to be given.
 
+local function payload_lost()
+  return cmsgpack.pack({ 'PayloadLost', 'the entry holds no job', '' })
+end
+
 local function extend(fields, more)
   local size = #fields
   for at = 1, #more do

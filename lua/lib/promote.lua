@@ -2,18 +2,21 @@
 local PROMOTE_JOBS = 200
 
 local function promote(turn)
-  local due = redis.call('ZRANGEBYSCORE', turn.base .. ':delayed', '-inf', turn.now, 'LIMIT', 0, PROMOTE_JOBS)
-  for _, id in ipairs(due) do
+  local delayed_key, due = turn.base .. ':delayed', {}
+  local found = redis.call('ZRANGEBYSCORE', delayed_key, '-inf', turn.now, 'WITHSCORES', 'LIMIT', 0, PROMOTE_JOBS)
+  for at = 1, #found, 2 do
+    local id, since = found[at], found[at + 1]
+    due[#due + 1] = id
     local key = job_key(turn, id)
     local lane = redis.call('HGET', key, 'p')
     if lane then
       local entry = next_number(turn.base)
-      redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now)
+      redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', since) -- it waits since it was due, however late this is
       redis.call('HSET', key, 's', 'q', 'e', entry)
       redis.call('HDEL', key, 'u')
       tell(turn, 'promoted', id)
     end
   end
-  in_thousands('ZREM', turn.base .. ':delayed', due)
+  in_thousands('ZREM', delayed_key, due)
   return #due
 end

@@ -30,11 +30,15 @@ end
 local function sweep_job(turn, lane, entry, max_stalls)
   local parts = read_entry(lane_key(turn, lane), entry)
   redis.call('XACK', lane_key(turn, lane), 'w', entry)
+  local id = parts and parts.j or string.match(entry, '^%d+')
   if not parts then
-    return -- somebody deleted the entry behind our back: there is nothing left to run
+    -- Somebody deleted the entry behind our back: there is nothing left to run. A record under its number says so.
+    if redis.call('HGET', job_key(turn, id), 'e') == entry then
+      fail(turn, lane, id, { d = '' }, payload_lost(), POISON_KEEP, POISON_AGE_MS, {})
+    end
+    return
   end
   redis.call('XDEL', lane_key(turn, lane), entry)
-  local id = parts.j or string.match(entry, '^%d+')
   local record = redis.call('HMGET', job_key(turn, id), 'k', 'm')
   local stalls = tonumber(record[1]) or 0
   -- A suspect that was claimed but never started is not to blame: another one took the worker down.

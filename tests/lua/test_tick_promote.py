@@ -82,3 +82,11 @@ async def test_a_tick_says_that_a_taken_over_batch_has_more(bench: Bench) -> Non
     assert 0 < (await bench.tick()).next_ms <= 10_000
     bench.redis.zadd(bench.key("batches"), {"b": 1})
     assert (await bench.tick()).next_ms == 0
+
+
+async def test_a_job_waits_since_it_was_due_however_late_it_is_promoted(bench: Bench) -> None:
+    job_id = await bench.in_state("delayed")
+    due = bench.now_ms() - 5_000
+    bench.redis.zadd(bench.key("delayed"), {job_id: due})
+    (claim,) = (await bench.tick(want=1)).claimed
+    assert claim.since_ms == due

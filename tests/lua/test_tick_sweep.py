@@ -154,3 +154,19 @@ async def test_a_sweep_that_runs_again_finds_nothing(bench: Bench) -> None:
     before = bench.dump("workers")
     await bench.tick("ann")
     assert bench.dump("workers") == before
+
+
+async def test_a_job_whose_entry_was_deleted_behind_our_back_is_failed_if_its_record_says_who_it_was(
+    bench: Bench,
+) -> None:
+    job_id = await bench.add()
+    claim = (await bench.claim("ann"))[0]
+    await bench.store.progress(claim.lane, claim.entry, job_id, b"\x01")
+    bench.redis.xdel(bench.key("lane:3"), claim.entry)
+    bench.lapse("ann")
+    await bench.tick("bob")
+    stored = await bench.store.get(job_id)
+    assert stored is not None
+    assert stored.state == "failed"
+    assert b"PayloadLost" in stored.record["x"]
+    assert bench.pending() == {}

@@ -129,3 +129,12 @@ def test_a_running_job_knows_which_attempt_it_is() -> None:
     assert (job.attempt, job.attempts, job.attempts_made, job.stalls, job.data) == (2, 3, 1, 1, 5)
     assert job.logger.name == "streamq.job.report"
     assert repr(job) == "<ActiveJob reports/17 report attempt 2>"
+
+
+def test_an_object_whose_call_is_async_runs_on_the_loop() -> None:
+    class Greets:
+        async def __call__(self, job: ActiveJob[Any]) -> str:
+            return "hello"
+
+    (processor,) = as_processors(Greets())
+    assert processor.place == "loop"
