@@ -17,9 +17,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -53,6 +55,34 @@ async def stays(condition: Callable[[], object], seconds: float, what: str) -> N
     while time.monotonic() < until:
         assert condition(), f"did not last: {what}"
         await asyncio.sleep(_POLL)
+
+
+class Stalls:
+    """Measures, while it is entered, for how long the machine itself gives this process no turn.
+
+    Attributes:
+        worst: Seconds by which a short sleep was overslept at most.
+    """
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="stalls", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        nap = 0.005
+        since = time.monotonic()
+        while not self._over.wait(nap):
+            now = time.monotonic()
+            self.worst, since = max(self.worst, now - since - nap), now
 
 
 class WorkerProcess:
