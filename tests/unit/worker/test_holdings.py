@@ -143,3 +143,29 @@ def test_short_jobs_are_claimed_ahead(concurrency: int) -> None:
         hand.end(str(n))
     hand.holdings.settled(hand.holdings.take_outcomes(50))
     assert hand.holdings.room() > concurrency
+
+
+def test_what_redis_does_not_list_is_let_go_with_its_outcome_and_keeps_its_slot_while_it_runs() -> None:
+    hand = Hand(2)
+    hand.holdings.take(claims("1", "2", "3"))
+    hand.end("1")
+    assert [attempt.claim.job_id for attempt in hand.holdings.reconcile(claims("2"))] == ["1", "3"]
+    assert hand.holdings.outcomes == []
+    assert [attempt.claim.job_id for attempt in hand.holdings.mine.values()] == ["2"]
+    assert hand.running == ["2", "3"]
+    assert hand.end("3")
+    assert hand.holdings.outcomes == []
+    assert hand.end("2")
+    assert [one.job_id for one in hand.holdings.outcomes] == ["2"]
+
+
+def test_an_entry_that_is_another_jobs_by_now_takes_the_place_of_the_old_one() -> None:
+    hand = Hand(2)
+    hand.holdings.take(claims("1"))
+    again = Claim(3, "1-0", "1", b"", 5)
+    assert [attempt.claim.since_ms for attempt in hand.holdings.take([again])] == [0]
+    old, new = hand.started
+    hand.holdings.finished(old, outcome(old.claim))
+    assert hand.holdings.outcomes == []
+    hand.holdings.finished(new, outcome(new.claim))
+    assert len(hand.holdings.outcomes) == 1
