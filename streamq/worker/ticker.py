@@ -288,7 +288,15 @@ class Ticker:
         self._holdings.reserved += want
         parking = self._store.park(self._parked_wire, self._args, want, block=block)
         self._parked = asyncio.create_task(parking, name="streamq-parked")
-        self._parked.add_done_callback(lambda _: self._changed.set())
+        self._parked.add_done_callback(self._parked_ended)
+
+    def _parked_ended(self, parked: asyncio.Task[TickReply]) -> None:
+        """Start what a parked tick has claimed in this very moment: waiting for the next turn would cost two more."""
+        try:
+            if parked is self._parked and not self._stopping and not parked.cancelled() and parked.exception() is None:
+                self._unpark()
+        finally:
+            self._changed.set()
 
     def _unpark(self) -> None:
         """Take the reply of the parked tick."""
@@ -340,20 +348,23 @@ class Ticker:
 
     async def _end_parking(self) -> None:
         """Unblock the parked tick and take what it claims in its last moment, to hand it back."""
-        if self._parked is None:
+        parked = self._parked
+        if parked is None:
             return
+        parked.remove_done_callback(self._parked_ended)  # from here on its reply is taken below
         try:
             for _ in range(20):  # more than once only if it has not reached the server yet
-                await self._store.unblock(self._parked_wire)
-                await asyncio.wait((self._parked,), timeout=0.1)
-                if self._parked.done():
+                if parked.done():
                     break
+                await self._store.unblock(self._parked_wire)
+                await asyncio.wait((parked,), timeout=0.1)
         except StoreError as error:
             log.debug("the parked tick could not be unblocked: %s", error)
-        if not self._parked.done():
+        if not parked.done():
             self._parked_wire.drop("the worker stops")
-            await asyncio.wait((self._parked,))
-        self._unpark()
+            await asyncio.wait((parked,))
+        if parked is self._parked:
+            self._unpark()
 
     async def _hand_back(self) -> None:
         """Cancel what still runs and give it back to its lane; no attempt is used."""
