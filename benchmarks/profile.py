@@ -48,9 +48,9 @@ def show_lines(samples: Path, rows: int) -> None:
     """Print the lines in which the main thread was met most often."""
     own: collections.Counter[str] = collections.Counter()
     for sample in samples.read_text().splitlines():
-        stack, _, count = sample.rpartition(" ")
+        stack, _, met = sample.rpartition(" ")
         if "lease.py" not in stack and "threading.py" not in stack:
-            own[stack.rpartition(";")[2]] += int(count)
+            own[stack.rpartition(";")[2]] += int(met)
     total = sum(own.values())
     print(f"\nThe worker's lines by samples ({total} of them)")
     for line, count in own.most_common(rows):
@@ -61,9 +61,9 @@ def show_server(server: Server, jobs: int, rows: int) -> None:
     """Print what the server says of its commands."""
     stats: dict[str, Any] = server.client.info("commandstats")
     print(f"\nThe server's commands\n{'µs/job':>8} {'calls/job':>10} {'µs/call':>8}")
-    for name, of in sorted(stats.items(), key=lambda item: -item[1]["usec"])[:rows]:
+    for command, of in sorted(stats.items(), key=lambda item: -item[1]["usec"])[:rows]:
         each = of["usec_per_call"]
-        print(f"{of['usec'] / jobs:8.2f} {of['calls'] / jobs:10.2f} {each:8.2f}  {name.removeprefix('cmdstat_')}")
+        print(f"{of['usec'] / jobs:8.2f} {of['calls'] / jobs:10.2f} {each:8.2f}  {command.removeprefix('cmdstat_')}")
     inside = sum(of["usec"] for name, of in stats.items() if "eval" not in name)
     scripts = sum(of["usec"] for name, of in stats.items() if "eval" in name)
     print(f"{(scripts - inside) / jobs:8.2f} {'':10} {'':8}  Lua itself: the scripts less what they call")
