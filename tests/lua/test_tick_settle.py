@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamq._engine import codec
+from streamq._engine.transitions import NOT_SETTLED
 from tests.lua.conftest import Bench, EndsBy, done, envelope, envelope_of_size, fail, release, retry
 
 
@@ -206,3 +207,12 @@ async def test_the_record_of_a_common_job_stays_a_listpack(bench: Bench, size: i
     claim = await bench.claimed(body=envelope_of_size(size))
     await bench.tick(outcomes=[done(claim)])
     assert bench.redis.object("ENCODING", bench.key(f"job:{claim.job_id}")) == b"listpack"
+
+
+async def test_a_worker_without_a_lease_settles_nothing_until_it_has_looked_at_what_it_holds(bench: Bench) -> None:
+    claim = await bench.claimed()
+    bench.redis.delete(bench.key("workers"))
+    assert (await bench.tick(outcomes=[done(claim)])).stale == [NOT_SETTLED]
+    assert (await bench.tick(list_held=True)).held[0].entry == claim.entry
+    assert (await bench.tick(outcomes=[done(claim)])).stale == []
+    assert bench.scores("completed").keys() == {claim.job_id}
