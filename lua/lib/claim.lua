@@ -1,5 +1,5 @@
 -- claim: waiting -> active, lane by lane, oldest first.
-local HELD_JOBS = 10000
+local HELD_JOBS = 20000 -- more than a worker can hold: what is not listed counts as lost
 
 local function read_lane(turn, worker, lane, count, from)
   local key = lane_key(turn, lane)
