@@ -143,8 +143,13 @@ async def candidates(
     return [Candidate._make(row) for row in await conn.execute(query)]
 
 
-async def first_open_day(conn: AsyncConnection, kinds: Sequence[str], rates: Rates, until: date) -> date | None:
-    """Return the earliest day up to `until` that some account may still lack; None if no account lacks any."""
+async def first_open_day(
+    conn: AsyncConnection, kinds: Sequence[str], rates: Rates, until: date, since: date | None = None
+) -> date | None:
+    """Return the earliest day up to `until` that some account may still lack; None if no account lacks any.
+
+    Accounts without any interest begin on `since`, if it is later than their opening and their first rate.
+    """
     posted = (
         select(interest_postings.c.account_id, func.max(interest_postings.c.day).label("last"))
         .group_by(interest_postings.c.account_id)
@@ -161,5 +166,5 @@ async def first_open_day(conn: AsyncConnection, kinds: Sequence[str], rates: Rat
     for kind, currency, opened_on, last in await conn.execute(query):
         first = rates.first(kind, currency)
         if first is not None:
-            days.append(max(opened_on, first) if last is None else last + ONE_DAY)
+            days.append(max(opened_on, first, since or first) if last is None else last + ONE_DAY)
     return min((day for day in days if day <= until), default=None)

@@ -101,7 +101,7 @@ class InterestRun:
         """
         async with self._ledger.read() as conn:
             rates = await Rates.load(conn)
-            day = await first_open_day(conn, rates.kinds, rates, self._until)
+            day = await first_open_day(conn, rates.kinds, rates, self._until, self._since)
         if day is None:
             return
         async with self._ledger.begin() as conn:

@@ -66,8 +66,11 @@ class Ledger:
         """
         ledger = cls(_engine(ledger_url(url)))
         try:
-            async with ledger.begin() as conn:
-                await conn.run_sync(_create_or_check)
+            async with ledger.read() as conn:  # each job opens the ledger: that must not stand in line with writers
+                known = await conn.run_sync(_is_ours)
+            if not known:
+                async with ledger.begin() as conn:
+                    await conn.run_sync(_create_or_check)
         except BaseException:
             await ledger.close()
             raise
@@ -128,16 +131,22 @@ def _begin_sqlite(conn: Connection) -> None:
     conn.exec_driver_sql("BEGIN IMMEDIATE" if conn.get_execution_options().get(_WRITES) else "BEGIN")
 
 
+def _is_ours(conn: Connection) -> bool:
+    """Return whether the tables are there, in this release's version; raise if they are of another one."""
+    if not inspect(conn).has_table(schema.name):
+        return False
+    found = conn.execute(select(schema.c.version)).scalar_one_or_none()
+    if found != SCHEMA_VERSION:
+        raise LedgerVersionMismatch(found, SCHEMA_VERSION)
+    return True
+
+
 def _create_or_check(conn: Connection) -> None:
     if conn.dialect.name == "postgresql":  # SQLite's writers are alone already
         conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
-    present = set(inspect(conn).get_table_names())
-    if schema.name in present:
-        found = conn.execute(select(schema.c.version)).scalar_one_or_none()
-        if found != SCHEMA_VERSION:
-            raise LedgerVersionMismatch(found, SCHEMA_VERSION)
+    if _is_ours(conn):  # somebody else has created it meanwhile
         return
-    if present & set(metadata.tables):
+    if set(inspect(conn).get_table_names()) & set(metadata.tables):
         raise LedgerVersionMismatch(None, SCHEMA_VERSION)
     metadata.create_all(conn, checkfirst=False)
     conn.execute(insert(schema).values(version=SCHEMA_VERSION))

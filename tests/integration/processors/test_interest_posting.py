@@ -211,6 +211,14 @@ async def test_an_account_further_behind_than_allowed_is_reported_and_the_others
     assert (later.posted, later.failed) == (2, 0)
 
 
+async def test_a_run_that_begins_late_looks_at_no_day_before(ledger):
+    await rated(ledger, "savings", 365)
+    await opened(ledger, [("A-1", "savings", "1000.00")])
+    tally = await ran(ledger, START + timedelta(days=21), since=START + timedelta(days=20))
+    assert tally.days == [START + timedelta(days=20), START + timedelta(days=21)]
+    assert (tally.posted, tally.failed) == (2, 0)
+
+
 REJECT = {
     "sqlite": [
         "CREATE TRIGGER reject BEFORE INSERT ON postings WHEN NEW.account_id = 'A-07' "

@@ -216,6 +216,14 @@ async def test_workers_that_open_an_empty_database_together_create_it_once(ledge
         await asyncio.gather(*(ledger.close() for ledger in ledgers))
 
 
+async def test_a_ledger_is_opened_while_somebody_writes(ledger, ledger_url):
+    async with ledger.begin() as conn:
+        await conn.execute(insert(tables.members).values(id="M-9", name="Grace", joined_on=DAY))
+        async with open_ledger(ledger_url) as other, other.read() as reader:
+            found = select(tables.members.c.id).where(tables.members.c.id == "M-9")
+            assert (await reader.execute(found)).first() is None
+
+
 async def test_a_read_transaction_cannot_write_on_postgresql(ledger):
     if ledger.dialect != "postgresql":
         pytest.skip("SQLite has no read-only transactions")
