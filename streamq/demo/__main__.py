@@ -9,23 +9,27 @@ from pathlib import Path
 
 from streamq.errors import StreamqError
 
-EXTRAS = "server,cli,processors"
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m streamq.demo", description="See a bank's jobs run, in a few seconds."
+        prog="python -m streamq.demo", description="See a night of a bank's jobs run, a worker killed on the way."
     )
     parser.add_argument("-f", "--folder", type=Path, default=Path(".demo"), help="where its files go (default: .demo)")
+    parser.add_argument("--short", action="store_true", help="fewer rows and nights")
+    parser.add_argument("--reconcile", action="store_true", help="check the folder's last night again, and run nothing")
     options = parser.parse_args(argv)
     try:
-        from streamq.demo.run import run
+        from streamq.demo.folder import DemoFolder
+        from streamq.demo.run import run, settle
         from streamq.demo.show import Show
     except ModuleNotFoundError as error:
-        return _wrong(f"the demo needs {error.name}: pip install 'streamq[{EXTRAS}]'")
+        return _wrong(f"the demo needs {error.name}: pip install 'streamq[demo]'")
     try:
-        asyncio.run(run(options.folder, Show()))
+        if options.reconcile:
+            asyncio.run(settle(DemoFolder(options.folder), Show()))
+        else:
+            asyncio.run(run(options.folder, Show(), short=options.short))
     except StreamqError as error:
         return _wrong(str(error))
     except KeyboardInterrupt:
