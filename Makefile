@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/.installed
-EXTRAS = demo
+EXTRAS = demo,dashboard
 
 .PHONY: help demo test lint bench bench-check clean
 

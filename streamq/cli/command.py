@@ -10,7 +10,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from streamq.cli import adding, dead, doctor, exporter, jobs, moving, processes, queues, schedules, top, watching
+from streamq.cli import (
+    adding,
+    dashboard,
+    dead,
+    doctor,
+    exporter,
+    jobs,
+    moving,
+    processes,
+    queues,
+    schedules,
+    top,
+    watching,
+)
 from streamq.cli.arguments import USAGE, Commands, Parser, add_common
 from streamq.cli.session import Session, complain
 from streamq.errors import InvalidInput, QueueBusy, QueueFull, StoreError, StreamqError
@@ -42,6 +55,7 @@ FAMILIES: tuple[Callable[[Commands], None], ...] = (
     *(queues.add_parsers, top.add_parsers, jobs.add_parsers, watching.add_parsers, doctor.add_parsers),
     *(adding.add_parsers, moving.add_parsers, dead.add_parsers, schedules.add_parsers, processes.add_parsers),
     exporter.add_parsers,
+    dashboard.add_parsers,
 )
 
 
