@@ -17,9 +17,13 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python -m streamq.demo
 
+# A machine that others use too may stall a process for seconds, and these tests watch real clocks: one that fails is run
+# again, and told as RERUN in the summary.
 test: $(INSTALLED)
-	@echo "== tests =="
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4
+	@echo "== tests of the parts, and of all parts together =="
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore tests/faults --reruns 1
+	@echo "== faults: real processes, killed, frozen and cut off (some ten minutes) =="
+	@$(BIN)/python -m pytest -n 2 tests/faults --reruns 2
 
 lint: $(INSTALLED)
 	@echo "== ruff check =="
