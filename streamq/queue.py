@@ -169,7 +169,8 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         encoded, names = [], []
         for at, spec in enumerate(jobs):
             if not isinstance(spec, tuple) or not 2 <= len(spec) <= 3:
-                raise InvalidInput(f"job {at} must be (name, data) or (name, data, JobOptions), not {spec!r:.100}")
+                found = f"a tuple of {len(spec)}" if isinstance(spec, tuple) else f"a {type(spec).__name__}"
+                raise InvalidInput(f"job {at} must be (name, data) or (name, data, JobOptions), not {found}")
             options = spec[2] if len(spec) == 3 else None
             if options is not None and not isinstance(options, JobOptions):
                 raise InvalidInput(f"job {at}: options must be JobOptions, not {type(options).__name__}")

@@ -20,6 +20,7 @@ import msgspec
 
 from streamq.errors import InvalidInput, StreamqError
 from streamq.job import QueueName
+from streamq.log import configure
 from streamq.observer import NOBODY
 from streamq.policy import RateLimit
 from streamq.processor import Processors
@@ -83,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
         help="in development: start anew when a Python file here changes (needs streamq[reload])")  # fmt: skip
     add("--rate", metavar="MAX/SECONDS", help="start at most MAX jobs per SECONDS, per queue, over all workers")
     add("-l", "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)")
+    add("--log-format", default="console", choices=["console", "json"],
+        help="lines for people, or JSON with the job's id, queue and attempt in each (default: console)")  # fmt: skip
     return found
 
 
@@ -231,9 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     options = parser().parse_args(argv)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+    configure(options.log_level, options.log_format)
     try:
         if options.export and options.metrics_port is None:
             raise InvalidInput("--export needs --metrics-port")

@@ -18,6 +18,7 @@ from typing import Any
 
 from streamq._engine import codec
 from streamq.errors import RateLimited, RetryAfter, Snooze, StreamqError, Unrecoverable
+from streamq.log import configure_as_the_worker, current_job
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.worker.done import Done
 from streamq.worker.frames import HEADER, Ended, Said, Task, pack, unpack
@@ -87,6 +88,7 @@ def run(task: Task, line: _Line) -> Ended:
             _Control(line, task.max_payload), task.job_id, task.name, task.queue, data, attempt=task.attempt,
             attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers,
         )  # fmt: skip
+        current_job.set(job)
         result = processor.handler(job)
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))
@@ -109,6 +111,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the worker's to handle
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    configure_as_the_worker()
     with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as connection:
         line = _Line(connection)
         while (task := line.receive()) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
+from streamq.log import current_job, frames_of
 from streamq.observer import NOBODY, UNKNOWN, tell
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
@@ -57,6 +59,11 @@ class _Known(NamedTuple):
     is_async: bool
 
 
+WORDS = {
+    "done": "done", "retry": "failed, to be retried", "fail": "failed for good", "release": "handed back or put off",
+    "hold": "put off with its queue",
+}  # fmt: skip
+"""How the log calls the kinds of outcomes."""
 ABANDONED = 100
 """Threads that may go on with a handler whose time was up, beside those that have a slot."""
 MOST_NAMES = 1_000
@@ -89,7 +96,7 @@ class Runner:
         try:
             envelope = codec.decode_envelope(claim.envelope)
         except codec.BadEnvelope as error:
-            self._refuse(attempt, UNKNOWN, self.verdicts.failed(claim, None, error, 0, for_good=True))
+            self._refuse(attempt, UNKNOWN, self.verdicts.failed(claim, None, error, 0, for_good=True), error)
             return
         options = envelope.options
         known = self._known.get(envelope.name) or self._look_up(envelope.name)
@@ -106,8 +113,8 @@ class Runner:
         try:
             data = decoder.decode(envelope.data)
         except (msgspec.DecodeError, ValueError) as error:
-            why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {error}")
-            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms()))
+            why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {_without_values(error)}")
+            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms()), why)
             return
         loop = self._loop
         if loop is None:
@@ -119,17 +126,33 @@ class Runner:
         )  # fmt: skip
         attempt.task = loop.create_task(self._run(attempt, processor, terms, job, is_async))
 
-    def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome) -> None:
+    def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome, error: BaseException | None = None) -> None:
         """End an attempt whose handler was not called."""
-        self._tell_of_the_end(attempt.claim, processor, outcome, 0.0, self.now_ms())
+        self._tell_of_the_end(attempt.claim, processor, outcome, 0.0, self.now_ms(), error)
         self._finished(attempt, outcome)
 
-    def _tell_of_the_end(self, claim: Claim, processor: str, outcome: Outcome, ran: float, started_ms: int) -> None:
+    def _tell_of_the_end(
+        self, claim: Claim, processor: str, outcome: Outcome, ran: float, started_ms: int, error: BaseException | None
+    ) -> None:
+        """Log one line, and tell the observer. The line says what kind of error it was, never what it says."""
         observer = self._store.observer
-        if observer is not NOBODY:
-            waited = (started_ms - claim.since_ms) / 1000
-            queue, number = self._store.queue, claim.attempts_made + 1
-            tell(observer, observer.ended, queue, processor, outcome.kind, ran, waited, number)
+        level = logging.WARNING if outcome.kind == "fail" else logging.INFO
+        if observer is NOBODY and not log.isEnabledFor(level):
+            return
+        waited = max((started_ms - claim.since_ms) / 1000, 0.0)
+        queue, number = self._store.queue, claim.attempts_made + 1
+        tell(observer, observer.ended, queue, processor, outcome.kind, ran, waited, number)
+        if log.isEnabledFor(level):
+            kind = codec.decode_error(outcome.body).type if outcome.kind in ("retry", "fail") else ""
+            fields = {
+                "event": "attempt_ended", "queue": queue, "job_id": claim.job_id, "attempt": number,
+                "processor": processor, "outcome": outcome.kind, "ran": round(ran, 6), "waited": waited, "error": kind,
+            }  # fmt: skip
+            if error is not None and log.isEnabledFor(logging.DEBUG):
+                fields["frames"] = frames_of(error)
+            why = f" ({kind})" if kind else ""
+            words = WORDS.get(outcome.kind, outcome.kind)
+            log.log(level, "job %s of %s: %s after %.3f s%s", claim.job_id, processor, words, ran, why, extra=fields)
 
     def _look_up(self, name: str) -> _Known | None:
         """Find what runs jobs of this name, once."""
@@ -147,6 +170,8 @@ class Runner:
     ) -> None:
         claim, started = attempt.claim, self.now_ms()
         start = time.monotonic()
+        current_job.set(job)  # in the context of this task alone
+        failure: BaseException | None = None
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
             if terms.timeout is not None:
@@ -158,17 +183,13 @@ class Runner:
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
-                self._tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started)
+                self._tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started, None)
                 return
+            failure = error
             outcome = self.verdicts.failed(claim, terms, error, started)
-            if outcome.kind in ("retry", "fail"):
-                log.info(
-                    "job %s (%s) attempt %d of %d ended with %s", claim.job_id, job.name, job.attempt, terms.attempts,
-                    type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG),
-                )  # fmt: skip
         else:
             outcome = self.verdicts.done(claim, terms, result, started)
-        self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started)
+        self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:
@@ -220,6 +241,11 @@ class Runner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _without_values(error: Exception) -> str:
+    """Return what msgspec says of data that does not fit, less the one thing of the data that it may quote."""
+    return _QUOTED.sub(r"\1", str(error))
+
+
 def _call(handler: Callable[..., Any], job: ActiveJob[Any]) -> tuple[BaseException | None, Any]:
     """Call a plain handler. Its exception is returned: a future can't carry every kind (StopIteration, for one)."""
     try:
@@ -265,5 +291,6 @@ class _Control:
             log.warning("job %s: progress or log line not stored: %s", self._claim.job_id, error)
 
 
+_QUOTED = re.compile(r"^(Invalid (?:enum )?value|Object contains unknown field) .*?(?=$| - at `[^`]*`$)", re.DOTALL)
 LOG_LINE_LIMIT = 4_000
 """Characters of one line of a job's log."""

@@ -239,8 +239,8 @@ async def test_no_jobs_are_many_too(queue: Queue, client: redis.Redis) -> None:
     [
         (("a", (1,)), "data would not come back as it was given"),
         (("", 1), "job name must not be empty"),
-        (("a",), "job 2 must be (name, data) or (name, data, JobOptions), not ('a',)"),
-        (["a", 1], "job 2 must be (name, data) or (name, data, JobOptions), not ['a', 1]"),
+        (("a",), "job 2 must be (name, data) or (name, data, JobOptions), not a tuple of 1"),
+        (["a", 1], "job 2 must be (name, data) or (name, data, JobOptions), not a list"),
         (("a", 1, {"delay": 5}), "job 2: options must be JobOptions, not dict"),
     ],
 )
