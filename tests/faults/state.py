@@ -5,8 +5,10 @@ Reads the raw keys, so that it can't share an error with the code under test.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import cast
 
 import redis
@@ -16,11 +18,20 @@ LANES = (1, 2, 3, 4)
 STATE_LETTERS = {"completed": "c", "failed": "f", "cancelled": "x"}
 TERMINAL = tuple(STATE_LETTERS)
 
-_LASTING = re.compile(
-    r"(id|lane:[1-4]|delayed|completed|failed|cancelled|dead|events|meta|workers|wake|batches|schedules|schedule:.+|job:.+|log:.+)\Z",
-    re.DOTALL,
-)
-_PASSING = re.compile(r"(producer:.+|batch:.+)\Z", re.DOTALL)
+_DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "keys.md"
+_ROW = re.compile(r"^\| `:([^`]+)` \|[^|]*\|[^|]*\| ([^|]*) \|$", re.MULTILINE)
+
+
+@functools.cache
+def documented_keys() -> dict[re.Pattern[str], bool]:
+    """Return what `docs/keys.md` knows: a pattern for each key (behind the base), and whether it promises a TTL."""
+    found = {}
+    for name, lifetime in _ROW.findall(_DOCUMENTED.read_text()):
+        pattern = re.sub(r"<1\\\.\\\.4>", "[1-4]", re.escape(name))
+        pattern = re.sub(r"<[a-z]+>", "[^:].*", pattern)
+        found[re.compile(pattern + r"\Z", re.DOTALL)] = lifetime.startswith("TTL")
+    assert len(found) > 10, f"{_DOCUMENTED} has no table of keys any more"
+    return found
 
 
 def base_of(queue: str) -> str:
@@ -77,13 +88,13 @@ def stray_keys(client: redis.Redis, queue: str) -> list[str]:
         if not key.startswith(f"{base}:"):
             continue
         rest = key[len(base) + 1 :]
-        if _PASSING.match(rest):
-            if client.ttl(raw) == -1:
-                strays.append(f"{key} has no TTL")
-        elif not _LASTING.match(rest):
-            if client.ttl(raw) == -1:
-                strays.append(f"{key} is not documented")
-        elif rest not in ("id", "meta") and client.ttl(raw) >= 0 and not rest.startswith(("job:", "log:")):
+        promised = [passing for pattern, passing in documented_keys().items() if pattern.match(rest)]
+        expires = client.ttl(raw) >= 0
+        if not promised:
+            strays.append(f"{key} is not documented")
+        elif any(promised) and not expires:
+            strays.append(f"{key} has no TTL")
+        elif not any(promised) and expires:
             strays.append(f"{key} expires")
     return strays
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from tests.faults.state import clean_state, connect, counts_of, is_idle
+from tests.faults.state import clean_state, connect, counts_of, documented_keys, is_idle
 
 BASE = "sq:{faults}"
 Plant = Callable[[redis.Redis], object]
@@ -34,6 +34,19 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 def test_a_queue_whose_jobs_have_all_ended_is_clean(client: redis.Redis, redis_url: str) -> None:
     clean_state(redis_url, "faults", ["1", "own id"])
     assert is_idle(client, "faults")
+
+
+@pytest.mark.parametrize(
+    ("key", "passing"),
+    [("id", False), ("lane:4", False), ("job:a:b", False), ("producer:ab12", True), ("batch:ab12", True)],
+)
+def test_the_documentation_is_read_for_keys_and_lifetimes(key: str, passing: bool) -> None:
+    assert [promise for pattern, promise in documented_keys().items() if pattern.match(key)] == [passing]
+
+
+@pytest.mark.parametrize("key", ["lane:5", "lock", "job:", "ids", "xid"])
+def test_other_keys_are_not_documented(key: str) -> None:
+    assert not [pattern for pattern in documented_keys() if pattern.match(key)]
 
 
 def test_another_queues_keys_are_not_looked_at(client: redis.Redis, redis_url: str) -> None:
