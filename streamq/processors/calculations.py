@@ -14,6 +14,7 @@ import msgspec
 from streamq.errors import Unrecoverable
 from streamq.job import QueueName
 from streamq.processor import ActiveJob, Processors
+from streamq.processors.calculations_day import slot_day
 from streamq.processors.interest_posting import AccountError, InterestRequest, InterestRun
 from streamq.processors.ledger import from_minor, open_ledger
 from streamq.processors.recurring_run import InstanceReport, RecurringRequest, RecurringRun
@@ -54,14 +55,15 @@ async def post_interest(job: ActiveJob[InterestRequest]) -> InterestReport:
     request = job.data
     if not 1 <= request.max_days <= _MAX_DAYS or not 1 <= request.batch_size <= 10_000:
         raise Unrecoverable(f"maxDays must be 1 to {_MAX_DAYS:,} and batchSize 1 to 10,000")
+    day = request.date or slot_day(job, request.time_zone) - dt.timedelta(days=1)
     async with open_ledger() as ledger:
-        run = InterestRun(ledger, request, job_id=job.id)
+        run = InterestRun(ledger, msgspec.structs.replace(request, date=day), job_id=job.id)
         async for tally in run.batches():
             await job.progress({"posted": tally.posted, "failed": tally.failed, "days": len(tally.days)})
     for error in run.tally.errors:
         await job.log(f"{error.account_id} {error.day}: {error.reason}")
     return InterestReport(
-        date=request.date,
+        date=day,
         days=run.tally.days,
         posted=run.tally.posted,
         zero=run.tally.zero,
@@ -99,15 +101,16 @@ async def run_recurring_transactions(job: ActiveJob[RecurringRequest]) -> Recurr
     """
     if not 0 <= job.data.retry_days <= 366:
         raise Unrecoverable("retryDays must be 0 to 366")
+    day = job.data.date or slot_day(job, job.data.time_zone)
     async with open_ledger() as ledger:
-        run = RecurringRun(ledger, job.data, job_id=job.id)
+        run = RecurringRun(ledger, msgspec.structs.replace(job.data, date=day), job_id=job.id)
         async for tally in run.pages():
             await job.progress({"executed": tally.executed, "failed": tally.failed})
     tally = run.tally
     for other in tally.others:
         await job.log(f"{other.recurring_id} {other.due_on}: {other.status}: {other.reason}")
     return RecurringReport(
-        date=job.data.date,
+        date=day,
         executed=tally.executed,
         skipped=tally.skipped,
         deferred=tally.deferred,

@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from streamq.errors import InvalidInput
 from streamq.processors.interest_accounts import ONE_DAY, Candidate, Rates, candidates, first_open_day
 from streamq.processors.interest_days import divide_half_even
 from streamq.processors.ledger import Ledger, Transaction, bank_account, ensure_bank_account, from_minor
@@ -29,13 +30,16 @@ class InterestRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True,
     """The data of a `post-interest` job.
 
     Attributes:
-        date: The day to post. Days that were missed before it are posted first.
+        date: The day to post. Days that were missed before it are posted first. None, in a schedule's job: the day
+            before its slot.
+        time_zone: Where that day is counted.
         since: Where accounts without any interest begin, if later than their opening and their first rate.
         max_days: How many days back the run may go; an account further behind is reported, not posted.
         batch_size: Accounts per database transaction.
     """
 
-    date: dt.date
+    date: dt.date | None = None
+    time_zone: str = "UTC"
     since: dt.date | None = None
     max_days: int = 31
     batch_size: int = 1_000
@@ -86,6 +90,8 @@ class InterestRun:
     """One run up to a day: `async for tally in run.batches()` posts, and tells after each batch."""
 
     def __init__(self, ledger: Ledger, request: InterestRequest, *, job_id: str | None = None) -> None:
+        if request.date is None:
+            raise InvalidInput("a run needs a date")
         self._ledger, self._job_id = ledger, job_id
         self._until, self._since, self._batch = request.date, request.since, request.batch_size
         self._oldest = request.date - dt.timedelta(days=request.max_days - 1)

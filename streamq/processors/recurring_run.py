@@ -19,6 +19,7 @@ from sqlalchemy import Row, and_, exists, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from streamq.errors import InvalidInput
 from streamq.processors.ledger import Ledger, LedgerError, Posting, Transaction, balance, post
 from streamq.processors.ledger.tables import accounts, recurring_instances, recurring_transactions
 from streamq.processors.recurring_plan import InsufficientFunds, Missed, plan
@@ -41,11 +42,14 @@ class RecurringRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True
     """The data of a `run-recurring-transactions` job.
 
     Attributes:
-        date: The day to run; instances due on it or before are executed, by each one's policies.
+        date: The day to run; instances due on it or before are executed, by each one's policies. None, in a schedule's
+            job: the day of its slot.
+        time_zone: Where that day is counted.
         retry_days: On how many following days an instance without funds is tried again.
     """
 
-    date: dt.date
+    date: dt.date | None = None
+    time_zone: str = "UTC"
     retry_days: int = 3
 
 
@@ -101,6 +105,8 @@ class RecurringRun:
     """One run for a day: `async for tally in run.pages()` executes, and tells now and then."""
 
     def __init__(self, ledger: Ledger, request: RecurringRequest, *, job_id: str | None = None) -> None:
+        if request.date is None:
+            raise InvalidInput("a run needs a date")
         self._ledger, self._day, self._retry_days, self._job_id = ledger, request.date, request.retry_days, job_id
         self.tally = RecurringTally()
 

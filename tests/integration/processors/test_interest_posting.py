@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text, update
 
-from streamq import Queue, QueueName, Unrecoverable
+from streamq import Queue, QueueName, Unrecoverable, Worker
 from streamq.processors.calculations import processors
 from streamq.processors.interest_posting import InterestRequest, InterestRun
 from streamq.processors.ledger import (
@@ -359,3 +359,32 @@ async def test_on_a_worker_that_is_killed_another_one_completes_the_run(ledger, 
     async with ledger.read() as conn:
         assert await balance(conn, "BANK-INTEREST-EUR") == Decimal("-16000.00")
     assert await books_balance(ledger)
+
+
+async def test_a_schedules_job_posts_the_day_before_its_slot(run_job, ledger, ledger_url, monkeypatch):
+    monkeypatch.setenv("STREAMQ_LEDGER_URL", ledger_url)
+    await rated(ledger, "savings", 365)
+    await opened(ledger, [("A-1", "savings", "1000.00")])
+    slot = int(datetime(2025, 1, 28, 23, 30, tzinfo=UTC).timestamp() * 1000)
+    report = await run_job(processors, "post-interest", {"timeZone": "Europe/Berlin"}, job_id=f"nightly@{slot}")
+    assert (report.date, report.posted) == (START, 1)
+    assert await posted(ledger) == {("A-1", "2025-01-28"): Decimal("0.10")}
+
+
+async def test_a_schedule_posts_what_is_due_without_being_told_a_day(redis_url, ledger, ledger_url, monkeypatch):
+    monkeypatch.setenv("STREAMQ_LEDGER_URL", ledger_url)
+    opening = datetime.now(UTC).date() - timedelta(days=3)
+    await rated(ledger, "savings", 365, since=opening)
+    await opened(ledger, [("A-1", "savings", "1000.00")], opening)
+    queue_name = QueueName.CALCULATIONS
+    async with Queue(queue_name, redis_url) as queue, Worker(queue_name, processors, redis=redis_url):
+        events = queue.events(after="0-0")
+        await queue.upsert_schedule("nightly", every=0.1, name="post-interest", data={}, limit=1)
+        async for event in events:
+            if event.kind in ("completed", "failed"):
+                break
+        await events.aclose()
+        report = await queue.result(event.job_id)
+    slot = datetime.fromtimestamp(int(event.job_id.rpartition("@")[2]) / 1000, UTC)
+    assert report["date"] == (slot.date() - timedelta(days=1)).isoformat()
+    assert max(day for _, day in await posted(ledger)) == report["date"]

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -103,6 +103,17 @@ async def test_a_due_instance_is_booked_recorded_and_the_next_one_set(bank, ledg
         link = (await conn.execute(select(tables.recurring_instances.c.transaction_id))).scalar_one()
     assert (row.id, row.booked_on, row.job_id) == (link, DAY, "job-9")
     assert row.description == "Recurring transaction rent, due 2025-01-31"
+
+
+async def test_a_schedules_job_runs_the_day_of_its_slot(bank, ledger_url, monkeypatch, run_job):
+    monkeypatch.setenv("STREAMQ_LEDGER_URL", ledger_url)
+    await series(bank)
+    slot = int(datetime(2025, 1, 30, 23, 30, tzinfo=UTC).timestamp() * 1000)
+    for zone, executed in (("UTC", 0), ("Europe/Berlin", 1)):
+        data = {"timeZone": zone}
+        report = await run_job(processors, "run-recurring-transactions", data, job_id=f"nightly@{slot}")
+        assert report.executed == executed
+    assert await instances(bank) == {"2025-01-31": "executed"}
 
 
 async def test_running_again_books_nothing(bank):
