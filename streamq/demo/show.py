@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from streamq.demo.reconcile import Check
@@ -93,9 +93,9 @@ class Bars:
         self._console, self._titles = console, titles
         self._live = console.is_terminal
         self._said: dict[str, tuple[str, int]] = {}
-        self._bars = Progress(
-            TextColumn("  {task.description:<36}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(), TextColumn("{task.fields[state]}"), console=console,
+        self._bars = Progress(  # narrow enough for 80 columns
+            TextColumn("{task.description:<36}"), BarColumn(bar_width=12), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[state]}"), console=console,
         )  # fmt: skip
         self._ids: dict[str, TaskID] = {}
 
@@ -115,7 +115,7 @@ class Bars:
         if job.attempts_made and job.state is not JobState.COMPLETED:
             state += f" after {job.attempts_made} failed attempt{'s' if job.attempts_made > 1 else ''}"
         if job.stalls:
-            state += ", taken over from a dead worker"
+            state += ", taken over"
         percent = 100 if job.state is JobState.COMPLETED else _percent(job.progress)
         self._show(title, percent, state, job.state.ended)
 
