@@ -202,8 +202,9 @@ class DeadLetters(QueueParts):
                             answer = handler(_letter(self.name, stored))
                             if inspect.isawaitable(answer):
                                 await answer
-                        except Exception:
+                        except Exception as error:
                             log.exception("the handler of dead letters failed on %s", stored.letter)
+                            self._store.on_error(error)
             finally:
                 await wire.close()
 

@@ -60,6 +60,10 @@ class EventReader:
         self._entry, self._skip = _position(after) if after is not None else ("", 0)
         self._check_gap = after is not None
 
+    def failed(self, error: Exception) -> None:
+        """Tell the queue's `on_error`."""
+        self._store.on_error(error)
+
     async def start(self) -> None:
         """Take the position from which to read: the end of the stream, if none was given."""
         if not self._entry:
@@ -141,21 +145,22 @@ def unfold(entry: str, fields: list[bytes]) -> list[Event]:
 
 async def start_on(reader: EventReader) -> None:
     """Take the position from which to read, over reconnects: from here on no event is missed."""
-    await _persist(reader.start)
+    await _persist(reader.start, reader.failed)
 
 
 async def read_on(reader: EventReader) -> list[Event]:
     """Read once, over reconnects: returns what came, or an empty list after some seconds without any event."""
-    return await _persist(reader.read)
+    return await _persist(reader.read, reader.failed)
 
 
-async def _persist(call: Callable[[], Awaitable[T]]) -> T:
+async def _persist(call: Callable[[], Awaitable[T]], failed: Callable[[Exception], None]) -> T:
     pause = FIRST_PAUSE
     while True:
         try:
             return await call()
         except StoreError as error:
             log.warning("reading events failed, going on in %.2f s: %s", pause, error)
+            failed(error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -234,11 +239,13 @@ class Endings:
                 pause = FIRST_PAUSE
             except StoreError as error:
                 log.debug("waiting for results: %s", error)
+                self._store.on_error(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 self._look_again()
-            except Exception:
+            except Exception as error:
                 log.exception("waiting for results failed; going on")
+                self._store.on_error(error)
                 await asyncio.sleep(LONGEST_PAUSE)
                 self._look_again()
 

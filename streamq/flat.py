@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from streamq.errors import InvalidInput
 from streamq.events import Event, EventReader, follow, start_on
 from streamq.job import Job, JobSnapshot, JobState
+from streamq.observer import ErrorHandler
 from streamq.policy import RateLimit, Seconds
 from streamq.processor import Processors
 from streamq.queue import OptionFields, Queue, QueueStats
@@ -70,8 +71,9 @@ class QueueEvents:
                         answer = handler(event)
                         if inspect.isawaitable(answer):
                             await answer
-                    except Exception:
+                    except Exception as error:
                         log.exception("a handler of the event %s failed", event.kind)
+                        reader.failed(error)
         finally:
             await wire.close()
 
@@ -132,15 +134,18 @@ def create_worker(
     *,
     concurrency: int | None = None,
     limiter: RateLimit | None = None,
+    on_error: ErrorHandler | None = None,
 ) -> Worker:
     """Make a worker and start it on the running event loop; it runs until its `stop`, or `close_all_queues`.
+
+    `on_error` is told of trouble that is no job's, as by `Worker`. (Of a queue: `get_queue(name).on_error = …`.)
 
     Raises:
         InvalidInput: A value makes no sense, or no event loop is running.
     """
     here = _here()
     name = queue.name if isinstance(queue, Queue) else queue
-    worker = Worker(name, processors, concurrency=concurrency, limiter=limiter)
+    worker = Worker(name, processors, concurrency=concurrency, limiter=limiter, on_error=on_error)
     here.workers[worker] = asyncio.get_running_loop().create_task(worker.run(), name=f"streamq-worker-{name}")
     return worker
 

@@ -17,6 +17,9 @@ log = logging.getLogger("streamq.observer")
 
 P = ParamSpec("P")
 
+ErrorHandler = Callable[[BaseException], None]
+"""Told of trouble in the background, which no call raises: a connection that is lost, a handler that fails."""
+
 
 class Observer:
     """Told of what happens. Does nothing; override what you need. Times are seconds."""
@@ -56,3 +59,21 @@ def tell(observer: Observer, method: Callable[P, None], *args: P.args, **kwargs:
         method(*args, **kwargs)
     except Exception:
         log.exception("an observer failed on %s", getattr(method, "__name__", method))
+
+
+def tell_nobody(error: BaseException) -> None:
+    """Stand in for an error handler where none was given."""
+
+
+def careful(on_error: ErrorHandler | None) -> ErrorHandler:
+    """Return `on_error` so that what it raises itself is logged and ends nothing."""
+    if on_error is None:
+        return tell_nobody
+
+    def tell_of(error: BaseException) -> None:
+        try:
+            on_error(error)
+        except Exception:
+            log.exception("on_error failed when it was told of %s", type(error).__name__)
+
+    return tell_of

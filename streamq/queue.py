@@ -29,7 +29,7 @@ from streamq.events import Endings, Event, EventReader, follow
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
 from streamq.minutes import Minutes
-from streamq.observer import NOBODY, Observer
+from streamq.observer import NOBODY, ErrorHandler, Observer, careful
 from streamq.operations import Operations, known_id, start_of
 from streamq.overview import Overview
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
@@ -90,8 +90,9 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
-    `defaults` are the options of jobs that say nothing themselves. Belongs to one event loop. Use it as an
-    async context manager, or call `close`.
+    `defaults` are the options of jobs that say nothing themselves. `on_error` is told of trouble in the background,
+    which no call raises (a reader of events that lost Redis, a handler of dead letters that failed); it is logged all
+    the same, and goes on. Belongs to one event loop. Use it as an async context manager, or call `close`.
 
     Raises:
         InvalidInput: The name can't be part of a key, or `redis` is neither a URL nor a client.
@@ -105,6 +106,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         defaults: JobOptions | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,
+        on_error: ErrorHandler | None = None,
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.defaults = defaults or JobOptions()
@@ -112,11 +114,22 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
         self._endpoint = endpoint
         self._store = Store(str(name), self._wire, self.settings, observer)
+        self.on_error = on_error
         self._adder = Adder(self._store)
         self._endings = Endings(self._store, self._event_wire)
         self._plain = self.defaults == JobOptions()
         self._durable: tuple[Adder, Wire] | None = None
         self._watches: list[Watch] = []
+
+    @property
+    def on_error(self) -> ErrorHandler | None:
+        """Told of trouble that no call raises; None for nobody. May be set at any time."""
+        return self._on_error
+
+    @on_error.setter
+    def on_error(self, handler: ErrorHandler | None) -> None:
+        self._on_error = handler
+        self._store.on_error = careful(handler)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name} at {self._endpoint!r}>"

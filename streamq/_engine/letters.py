@@ -39,6 +39,7 @@ class LetterReader:
                 return await self._read()
             except StoreError as error:
                 log.warning("reading dead letters failed, going on in %.2f s: %s", pause, error)
+                self._store.on_error(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 

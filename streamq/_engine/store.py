@@ -23,7 +23,7 @@ from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
-from streamq.observer import NOBODY, Observer, tell
+from streamq.observer import NOBODY, ErrorHandler, Observer, tell, tell_nobody
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq.store")
@@ -48,6 +48,8 @@ class Store(OperatorTransitions, ScheduleTransitions):
         self.wire = wire
         self.settings = settings
         self.observer = observer
+        self.on_error: ErrorHandler = tell_nobody
+        """Told of trouble that no caller hears of: what reads, waits and ticks in the background meets it."""
         self.script_reloads = 0
         """How many scripts the server had lost."""
 

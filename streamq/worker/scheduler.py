@@ -53,8 +53,10 @@ class Scheduler:
                 await self.fire(seen)
         except StoreError as error:
             log.warning("schedule %s of queue %s must wait: %s", schedule_id, self._store.queue, error)
-        except Exception:
+            self._store.on_error(error)
+        except Exception as error:
             log.exception("schedule %s of queue %s can't be fired here", schedule_id, self._store.queue)
+            self._store.on_error(error)
 
     async def fire(self, seen: StoredSchedule) -> None:
         """Fire what is due of one schedule.

@@ -9,12 +9,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from streamq.observer import ErrorHandler
+
 log = logging.getLogger("streamq.worker")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
-async def supervise(name: str, loop: Callable[[], Awaitable[None]], on_error: Callable[[BaseException], None]) -> None:
+async def supervise(name: str, loop: Callable[[], Awaitable[None]], on_error: ErrorHandler) -> None:
     """Run `loop` until it returns; start it again whenever it raises."""
     pause = FIRST_PAUSE
     while True:

@@ -239,6 +239,7 @@ class Ticker:
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._pause_until = time.monotonic() + self._pause
         log.warning("queue %s: Redis is away, again in %.2f s: %s", self._store.queue, self._pause, error)
+        self._store.on_error(error)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, StoreError
-from streamq.observer import NOBODY, Observer
+from streamq.observer import NOBODY, ErrorHandler, Observer, careful
 from streamq.policy import RateLimit, whole
 from streamq.processor import Processors, as_processors
 from streamq.settings import Settings
@@ -42,8 +42,9 @@ log = logging.getLogger("streamq.worker")
 class Worker:
     """Runs the jobs of `queue` with `processors`: a registry, a mapping of names to functions, or one function for all.
 
-    `concurrency` is how many jobs run at once. `on_error` is told of failures of the worker's own loops. Belongs to
-    one event loop; use `await worker.run()`, or `async with worker:` to have it run beside your code.
+    `concurrency` is how many jobs run at once. `on_error` is told of trouble that is no job's (Redis is away, a loop of
+    the worker's own failed); it is logged all the same, and the worker goes on. Belongs to one event loop; use
+    `await worker.run()`, or `async with worker:` to have it run beside your code.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Worker:
         limiter: RateLimit | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,
-        on_error: Callable[[BaseException], None] | None = None,
+        on_error: ErrorHandler | None = None,
     ) -> None:
         settings = settings or Settings.from_env()
         if concurrency is not None:
@@ -72,7 +73,7 @@ class Worker:
         self._endpoint = Endpoint(target, settings.timeout)
         self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
         self._store = Store(str(queue), self._wire, settings, observer)
-        self._on_error = on_error or (lambda error: None)
+        self._store.on_error = careful(on_error)
         self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
@@ -155,11 +156,13 @@ class Worker:
         log.info("worker %s runs queue %s, %d at once", self.id, self.queue, self.settings.concurrency)
         self._lease.start()
         beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
+        on_error = self._store.on_error
         ticking = asyncio.create_task(
-            supervise(f"the ticker of queue {self.queue}", self._ticker.run, self._on_error), name="streamq-ticker"
+            supervise(f"the ticker of queue {self.queue}", self._ticker.run, on_error),
+            name="streamq-ticker",
         )
         firing = asyncio.create_task(
-            supervise(f"the scheduler of queue {self.queue}", self._scheduler.run, self._on_error),
+            supervise(f"the scheduler of queue {self.queue}", self._scheduler.run, on_error),
             name="streamq-scheduler",
         )
         try:
