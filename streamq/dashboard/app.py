@@ -221,6 +221,7 @@ class _Clerk:
             if isinstance(error, StoreUnavailable):
                 outcome += ". It may or may not have been done: look before you repeat it."
         note(visitor, peer_of(request.scope), deed, outcome)
+        self.desk.forget(queue.name)
         self.hub.nudge()
         request.session["said"] = kind, outcome[:300]  # it travels in a cookie
         if name == "remove" and "id" in ask and "/job?" in back:

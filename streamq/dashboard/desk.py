@@ -54,6 +54,10 @@ class Desk:
         """Return how all queues are now."""
         return list(await asyncio.gather(*(corner.look() for corner in self._corners.values())))
 
+    def forget(self, name: str) -> None:
+        """Look anew next time: somebody has just done something to this queue."""
+        self._corners[name].forget()
+
     async def minutes(self, name: str, over: float) -> list[Minute]:
         """Return a queue's last minutes."""
         return await self._corners[name].minutes(over)
@@ -74,9 +78,13 @@ class _Corner:
 
     async def look(self) -> Look:
         async with self._lock:
-            if self._look is None or time.monotonic() - self._look[0] > FRESH:
-                self._look = time.monotonic(), await self._take()
-            return self._look[1]
+            known = self._look
+            if known is None or time.monotonic() - known[0] > FRESH:
+                known = self._look = time.monotonic(), await self._take()
+            return known[1]
+
+    def forget(self) -> None:
+        self._look = None
 
     async def _take(self) -> Look:
         queue = self._queue
