@@ -102,7 +102,7 @@ async def test_due_jobs_are_not_lost_when_workers_are_killed_while_promoting_the
     scene.note([job.id for job in jobs])
     await asyncio.sleep(1)
     workers = await scene.start(2, lease=1, concurrency=50, STREAMQ_MAX_STALLS="100")
-    with Stalls() as stalls:
+    with Stalls(scene.server.pid) as stalls:
         for turn in range(kills):
             before = scene.starts()
             await eventually(lambda before=before: scene.starts() > before + 200, 20)  # type: ignore[misc]

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
@@ -58,16 +59,22 @@ async def stays(condition: Callable[[], object], seconds: float, what: str) -> N
 
 
 class Stalls:
-    """Measures, while it is entered, for how long the machine itself gives this process no turn.
+    """Measures, while it is entered, how long the machine gave this process, and one that it watches, no turn.
 
     Attributes:
-        worst: Seconds by which a short sleep was overslept at most.
+        worst: Seconds that this process overslept a short nap by, plus seconds that the watched one waited for a
+            processor within half a second; each at its worst. The second is known on Linux only.
     """
 
-    def __init__(self) -> None:
-        self.worst = 0.0
+    def __init__(self, watched: int) -> None:
+        self._schedstat = Path(f"/proc/{watched}/schedstat")
+        self._overslept = self._waited = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stalls", daemon=True)
+
+    @property
+    def worst(self) -> float:
+        return self._overslept + self._waited
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -78,11 +85,20 @@ class Stalls:
         self._thread.join()
 
     def _watch(self) -> None:
-        nap = 0.005
-        since = time.monotonic()
+        nap, since = 0.005, time.monotonic()
+        waits: deque[float] = deque([self._wait()], maxlen=100)
         while not self._over.wait(nap):
             now = time.monotonic()
-            self.worst, since = max(self.worst, now - since - nap), now
+            self._overslept, since = max(self._overslept, now - since - nap), now
+            waits.append(self._wait())
+            self._waited = max(self._waited, waits[-1] - waits[0])
+
+    def _wait(self) -> float:
+        """Return the seconds that the watched process has been ready to run and did not, so far."""
+        try:
+            return int(self._schedstat.read_text().split()[1]) / 1e9
+        except OSError:
+            return 0.0
 
 
 class WorkerProcess:
