@@ -7,8 +7,10 @@ otherwise ignored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import ParamSpec
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from streamq.processor import ActiveJob
 
 UNKNOWN = "unknown"
 """Stands for the processor of a job that has none here."""
@@ -19,6 +21,25 @@ P = ParamSpec("P")
 
 ErrorHandler = Callable[[BaseException], None]
 """Told of trouble in the background, which no call raises: a connection that is lost, a handler that fails."""
+
+
+class Sending:
+    """An add that is under way: what travels with its jobs, and who wants to know how it went."""
+
+    headers: Mapping[str, str] = {}
+
+    def sent(self, ids: Sequence[str]) -> None:
+        """The jobs are in Redis."""
+
+    def failed(self, error: BaseException) -> None:
+        """They are not, as far as the producer knows."""
+
+
+class Running:
+    """An attempt that is under way."""
+
+    def ended(self, outcome: str, error: str) -> None:
+        """It has ended in this way (see `Observer.ended`); `error` is the type of what it failed with, or ""."""
 
 
 class Observer:
@@ -38,6 +59,12 @@ class Observer:
         when it did. `ran` is 0 where the handler was not called: the data did not fit, the job had expired.
         """
 
+    def sending(self, queue: str, name: str, jobs: int) -> Sending | None:
+        """So many jobs are about to be added; `name` is that of a lone one. None: nobody wants to know how it goes."""
+
+    def running(self, job: ActiveJob[Any], processor: str) -> Running | None:
+        """A handler is about to be called in this task. None: nobody wants to know how that goes."""
+
     def stale(self, queue: str) -> None:
         """An outcome was refused: its lease had moved on."""
 
@@ -49,6 +76,86 @@ class Observer:
 
 
 NOBODY = Observer()
+
+
+class _Sendings(Sending):
+    def __init__(self, all: Sequence[Sending]) -> None:
+        self._all = all
+        self.headers = {name: value for one in all for name, value in one.headers.items()}
+
+    def sent(self, ids: Sequence[str]) -> None:
+        for one in self._all:
+            one.sent(ids)
+
+    def failed(self, error: BaseException) -> None:
+        for one in self._all:
+            one.failed(error)
+
+
+class _Runnings(Running):
+    def __init__(self, all: Sequence[Running]) -> None:
+        self._all = all
+
+    def ended(self, outcome: str, error: str) -> None:
+        for one in self._all:
+            one.ended(outcome, error)
+
+
+class _Together(Observer):
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._all = observers
+
+    def transition(self, queue: str, name: str, seconds: float, error: BaseException | None) -> None:
+        for one in self._all:
+            tell(one, one.transition, queue, name, seconds, error)
+
+    def ticked(self, queue: str, settled: int, claimed: int) -> None:
+        for one in self._all:
+            tell(one, one.ticked, queue, settled, claimed)
+
+    def ended(self, queue: str, processor: str, outcome: str, ran: float, waited: float, attempt: int) -> None:
+        for one in self._all:
+            tell(one, one.ended, queue, processor, outcome, ran, waited, attempt)
+
+    def sending(self, queue: str, name: str, jobs: int) -> Sending | None:
+        found = [sending for one in self._all if (sending := begin(one, one.sending, queue, name, jobs)) is not None]
+        return _Sendings(found) if found else None
+
+    def running(self, job: ActiveJob[Any], processor: str) -> Running | None:
+        found = [running for one in self._all if (running := begin(one, one.running, job, processor)) is not None]
+        return _Runnings(found) if found else None
+
+    def stale(self, queue: str) -> None:
+        for one in self._all:
+            tell(one, one.stale, queue)
+
+    def taken_back(self, queue: str, jobs: int) -> None:
+        for one in self._all:
+            tell(one, one.taken_back, queue, jobs)
+
+    def scripts_reloaded(self, queue: str) -> None:
+        for one in self._all:
+            tell(one, one.scripts_reloaded, queue)
+
+
+def together(*observers: Observer) -> Observer:
+    """Return one observer that tells all of these; one that fails keeps nothing from the others."""
+    several = [observer for observer in observers if observer is not NOBODY]
+    return NOBODY if not several else several[0] if len(several) == 1 else _Together(several)
+
+
+T = TypeVar("T")
+
+
+def begin(observer: Observer, method: Callable[P, T | None], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call `sending` or `running`; None where nobody observes, or the observer fails."""
+    if observer is NOBODY:
+        return None
+    try:
+        return method(*args, **kwargs)
+    except Exception:
+        log.exception("an observer failed on %s", getattr(method, "__name__", method))
+        return None
 
 
 def tell(observer: Observer, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

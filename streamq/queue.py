@@ -8,7 +8,8 @@ Never runs a job. What operators do is in `operations`, `bulk`, `listing`, `over
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -29,7 +30,7 @@ from streamq.events import Endings, Event, EventReader, follow
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
 from streamq.minutes import Minutes
-from streamq.observer import NOBODY, ErrorHandler, Observer, careful
+from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, careful, tell
 from streamq.operations import Operations, known_id, start_of
 from streamq.overview import Overview
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
@@ -164,8 +165,16 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             StoreUnavailable: Redis did not answer in time, or did not confirm (the text says which); repeat with the
                 same `job_id` to be sure of one job.
         """
-        job = self._encode(name, data, options, fields)
-        done = (await self._adder_for(durable).add((job,)))[0]
+        observer = self._store.observer
+        sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, name, 1)
+        if sending is None:
+            job = self._encode(name, data, options, fields)
+            done = (await self._adder_for(durable).add((job,)))[0]
+        else:
+            with _told(observer, sending) as ids:
+                job = self._encode(name, data, options, fields, sending.headers)
+                done = (await self._adder_for(durable).add((job,)))[0]
+                ids.append(done.job_id)
         return Job(self, done.job_id, name, is_new=done.is_new)
 
     async def add_many(self, jobs: Iterable[NewJobSpec], *, durable: bool = False) -> list[Job]:
@@ -179,8 +188,19 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             QueueFull, StoreRefused: None was added.
             StoreUnavailable: Redis did not answer in time, or did not confirm; whether they were added is unknown.
         """
+        specs = list(jobs)
+        observer = self._store.observer
+        sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, "", len(specs))
+        if sending is None:
+            return await self._add_specs(specs, durable, None)
+        with _told(observer, sending) as ids:
+            added = await self._add_specs(specs, durable, sending.headers)
+            ids.extend(job.id for job in added)
+        return added
+
+    async def _add_specs(self, specs: list[NewJobSpec], durable: bool, carried: Mapping[str, str] | None) -> list[Job]:
         encoded, names = [], []
-        for at, spec in enumerate(jobs):
+        for at, spec in enumerate(specs):
             if not isinstance(spec, tuple) or not 2 <= len(spec) <= 3:
                 found = f"a tuple of {len(spec)}" if isinstance(spec, tuple) else f"a {type(spec).__name__}"
                 raise InvalidInput(f"job {at} must be (name, data) or (name, data, JobOptions), not {found}")
@@ -188,7 +208,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             if options is not None and not isinstance(options, JobOptions):
                 raise InvalidInput(f"job {at}: options must be JobOptions, not {type(options).__name__}")
             try:
-                encoded.append(self._encode(spec[0], spec[1], options, {}))
+                encoded.append(self._encode(spec[0], spec[1], options, {}, carried))
             except InvalidInput as error:
                 error.add_note(f"in job {at} of add_many")
                 raise
@@ -209,12 +229,21 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         """Add jobs that are encoded already: what another queue's dead letters hold."""
         return await self._adder.add(jobs)
 
-    def _encode(self, name: str, data: Any, options: JobOptions | None, fields: OptionFields) -> NewJob:
+    def _encode(
+        self,
+        name: str,
+        data: Any,
+        options: JobOptions | None,
+        fields: OptionFields,
+        carried: Mapping[str, str] | None = None,
+    ) -> NewJob:
         check_text("job name", name, MAX_NAME)
         body = codec.encode_data("data", data, self.settings.max_payload)
-        if options is None and not fields and self._plain:
+        if options is None and not fields and self._plain and not carried:
             return NewJob(NORMAL, "0", "", codec.encode_envelope(name, body, None))
         chosen = self._options(options, fields)
+        if carried:
+            chosen = _with_headers(chosen, carried)
         envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
         return NewJob(int(chosen.priority), start_of(chosen), chosen.job_id or "", envelope)
 
@@ -324,6 +353,26 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+@contextmanager
+def _told(observer: Observer, sending: Sending) -> Iterator[list[str]]:
+    """Tell of the end of an add: the ids that the block has put into the list, or what it raised."""
+    ids: list[str] = []
+    try:
+        yield ids
+    except BaseException as error:
+        tell(observer, sending.failed, error)
+        raise
+    tell(observer, sending.sent, ids)
+
+
+def _with_headers(options: JobOptions, carried: Mapping[str, str]) -> JobOptions:
+    """Add what an observer wants carried; the job's own headers come first, and are never pushed over the limit."""
+    try:
+        return msgspec.structs.replace(options, headers={**carried, **(options.headers or {})})
+    except InvalidInput:
+        return options
 
 
 def _ending(job: JobSnapshot) -> Any:

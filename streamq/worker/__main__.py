@@ -21,7 +21,7 @@ import msgspec
 from streamq.errors import InvalidInput, StreamqError
 from streamq.job import QueueName
 from streamq.log import configure
-from streamq.observer import NOBODY
+from streamq.observer import NOBODY, Observer, together
 from streamq.policy import RateLimit
 from streamq.processor import Processors
 from streamq.settings import Settings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from streamq.exporter import Exporter
+    from streamq.metrics import Metrics
     from streamq.worker.health import HealthServer
 
 log = logging.getLogger("streamq.worker")
@@ -84,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
         help="in development: start anew when a Python file here changes (needs streamq[reload])")  # fmt: skip
     add("--rate", metavar="MAX/SECONDS", help="start at most MAX jobs per SECONDS, per queue, over all workers")
     add("-l", "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)")
+    add("--tracing", action="store_true",
+        help="make OpenTelemetry spans, with the provider that the process has (needs streamq[otel])")  # fmt: skip
     add("--log-format", default="console", choices=["console", "json"],
         help="lines for people, or JSON with the job's id, queue and attempt in each (default: console)")  # fmt: skip
     return found
@@ -121,7 +124,8 @@ async def serve(
     limiter: RateLimit | None,
 ) -> int:
     """Run a worker for each queue in this process."""
-    observer, metrics = NOBODY, None
+    observer: Observer = NOBODY
+    metrics: Metrics | None = None
     if options.metrics_port is not None:
         from prometheus_client import disable_created_metrics
 
@@ -129,6 +133,10 @@ async def serve(
 
         disable_created_metrics()  # type: ignore[no-untyped-call] # they would double the series
         observer = metrics = Metrics()
+    if options.tracing:
+        from streamq.tracing import Tracing
+
+        observer = together(observer, Tracing())
     workers = [Worker(q, processors, settings=settings, limiter=limiter, observer=observer) for q in queues]
     serving = Serving(workers, Limits(options.max_jobs, options.max_memory), metrics)
     health: HealthServer | None = None
@@ -238,6 +246,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.export and options.metrics_port is None:
             raise InvalidInput("--export needs --metrics-port")
+        if options.tracing:
+            import streamq.tracing  # noqa: F401 - says so, if it can't be had
         if (options.processes != 1 or options.autoreload) and not is_child():
             return run_processes(options, argv)
         settings = settings_of(options)

@@ -22,7 +22,7 @@ from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
 from streamq.log import current_job, frames_of
-from streamq.observer import NOBODY, UNKNOWN, tell
+from streamq.observer import NOBODY, UNKNOWN, begin, tell
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Done
@@ -143,7 +143,7 @@ class Runner:
         queue, number = self._store.queue, claim.attempts_made + 1
         tell(observer, observer.ended, queue, processor, outcome.kind, ran, waited, number)
         if log.isEnabledFor(level):
-            kind = codec.decode_error(outcome.body).type if outcome.kind in ("retry", "fail") else ""
+            kind = error_of(outcome)
             fields = {
                 "event": "attempt_ended", "queue": queue, "job_id": claim.job_id, "attempt": number,
                 "processor": processor, "outcome": outcome.kind, "ran": round(ran, 6), "waited": waited, "error": kind,
@@ -170,8 +170,10 @@ class Runner:
     ) -> None:
         claim, started = attempt.claim, self.now_ms()
         start = time.monotonic()
-        current_job.set(job)  # in the context of this task alone
+        token = current_job.set(job)
         failure: BaseException | None = None
+        observer = self._store.observer
+        running = None if observer is NOBODY else begin(observer, observer.running, job, processor.name)
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
             if terms.timeout is not None:
@@ -184,12 +186,17 @@ class Runner:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
                 self._tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started, None)
+                if running is not None:
+                    tell(observer, running.ended, handed_back.kind, "")
                 return
             failure = error
             outcome = self.verdicts.failed(claim, terms, error, started)
         else:
             outcome = self.verdicts.done(claim, terms, result, started)
         self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)
+        if running is not None:
+            tell(observer, running.ended, outcome.kind, error_of(outcome))
+        current_job.reset(token)  # the next attempt may be started from here
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:
@@ -239,6 +246,11 @@ class Runner:
         """End the processes and let go of the threads; a thread that still runs a handler is left to end by itself."""
         self._processes.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def error_of(outcome: Outcome) -> str:
+    """Return the type of the error that an outcome reports, "" if none."""
+    return codec.decode_error(outcome.body).type if outcome.kind in ("retry", "fail") else ""
 
 
 def _without_values(error: Exception) -> str:
