@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from streamq.errors import InvalidInput
 from streamq.events import Event, EventReader, follow, start_on
-from streamq.job import Job, JobSnapshot, JobState
+from streamq.job import Job, JobSnapshot, JobState, queue_name
 from streamq.observer import ErrorHandler
 from streamq.policy import RateLimit, Seconds
 from streamq.processor import Processors
@@ -111,7 +111,7 @@ def get_queue(name: str) -> Queue:
         InvalidInput: The name or the environment makes no sense, or no event loop is running.
     """
     queues = _here().queues
-    key = str(name)
+    key = queue_name(name)
     if key not in queues:
         queues[key] = Queue(key)
     return queues[key]

@@ -72,6 +72,11 @@ def check_text(what: str, value: str, limit: int) -> str:
     return value
 
 
+def queue_name(value: str) -> str:
+    """Return a queue's name as plain text, also that of an enum's member; raise InvalidInput if none may have it."""
+    return str.__str__(check_text("queue name", value, MAX_NAME))
+
+
 def check_job_id(value: str) -> str:
     """Return `value` if it may be a custom job id; raise InvalidInput if not.
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 import msgspec
 
 from streamq.errors import InvalidInput
-from streamq.job import MAX_NAME, check_text
+from streamq.job import MAX_NAME, check_text, queue_name
 from streamq.policy import Backoff, Seconds, seconds, whole
 
 T = TypeVar("T")
@@ -161,8 +161,7 @@ class Processors:
             InvalidInput: The name is taken or not usable, or an option makes no sense.
         """
         check_text("processor name", name, MAX_NAME)
-        if queue is not None:
-            check_text("queue", queue, MAX_NAME)
+        bound = None if queue is None else queue_name(queue)
         if attempts is not None:
             whole("attempts", attempts, low=1, high=1000)
         limit = None if timeout is None else seconds("timeout", timeout, low=0.001)
@@ -170,7 +169,7 @@ class Processors:
         def remember(target: F) -> F:
             self.add(
                 Processor(
-                    name=name, handler=_handler(target), queue=None if queue is None else str(queue), data=data,
+                    name=name, handler=_handler(target), queue=bound, data=data,
                     attempts=attempts, backoff=backoff, timeout=limit, run_in=run_in,
                 )
             )  # fmt: skip

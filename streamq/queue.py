@@ -114,7 +114,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         endpoint = Endpoint(self.settings.redis_url if redis is None else redis, self.settings.timeout)
         self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
         self._endpoint = endpoint
-        self._store = Store(str(name), self._wire, self.settings, observer)
+        self._store = Store(name, self._wire, self.settings, observer)
         self.on_error = on_error
         self._adder = Adder(self._store)
         self._endings = Endings(self._store, self._event_wire)

@@ -6,7 +6,7 @@ names from `base`.
 
 from __future__ import annotations
 
-from streamq.job import MAX_NAME, check_text
+from streamq.job import queue_name
 from streamq.policy import Priority
 
 PREFIX = "sq"
@@ -16,7 +16,7 @@ GROUP = "w"
 
 def base(queue: str) -> str:
     """Return what all keys of `queue` start with; raise InvalidInput if it is no usable name."""
-    return f"{PREFIX}:{{{check_text('queue name', queue, MAX_NAME)}}}"
+    return f"{PREFIX}:{{{queue_name(queue)}}}"
 
 
 def lane(base: str, priority: int) -> str:

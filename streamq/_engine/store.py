@@ -23,6 +23,7 @@ from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+from streamq.job import queue_name
 from streamq.observer import NOBODY, ErrorHandler, Observer, tell, tell_nobody
 from streamq.settings import Settings
 
@@ -43,7 +44,7 @@ class Store(OperatorTransitions, ScheduleTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
     def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:
-        self.queue = queue
+        self.queue = queue_name(queue)
         self.base = keys.base(queue)
         self.wire = wire
         self.settings = settings

@@ -72,7 +72,7 @@ class Worker:
         target = settings.redis_url if redis is None else redis
         self._endpoint = Endpoint(target, settings.timeout)
         self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
-        self._store = Store(str(queue), self._wire, settings, observer)
+        self._store = Store(queue, self._wire, settings, observer)
         self._store.on_error = careful(on_error)
         self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)

@@ -95,7 +95,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "kind", "text"), REFUSED, ids=[f"{next(iter(row[0]))}-{n}" for n, row in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    ("fields", "kind", "text"), REFUSED, ids=[f"{next(iter(row[0]))}-{n}" for n, row in enumerate(REFUSED)]
+)
 async def test_what_does_not_fit_is_refused_before_anything_is_sent(
     queue: Queue, client: redis.Redis, fields: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
@@ -106,11 +108,8 @@ async def test_what_does_not_fit_is_refused_before_anything_is_sent(
     assert client.dbsize() == 0
 
 
-@pytest.mark.parametrize("name", ["", "a{b}", "a\nb", "x" * 257, 5])
+@pytest.mark.parametrize("name", ["", "a{b}", "a\nb", "x" * 257, 5, None, b"reports"])
 def test_a_queue_name_that_could_break_a_key_is_refused(name: Any) -> None:
-    if name == 5:  # a number is a name all the same
-        assert Queue(name, settings=Settings()).name == "5"
-        return
     with pytest.raises(InvalidInput, match="queue name"):
         Queue(name, settings=Settings())
 

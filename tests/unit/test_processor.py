@@ -70,7 +70,7 @@ def test_registries_are_laid_together_and_say_which_queues_they_serve() -> None:
     [
         ({"name": ""}, "processor name must not be empty"),
         ({"name": "a{b}"}, "processor name must not contain braces"),
-        ({"name": "a", "queue": "q\n"}, "queue must not contain control characters"),
+        ({"name": "a", "queue": "q\n"}, "queue name must not contain control characters"),
         ({"name": "a", "attempts": 0}, "attempts must be between 1 and 1,000, not 0"),
         ({"name": "a", "timeout": 0}, "timeout must be between 0.001"),
     ],
