@@ -7,6 +7,7 @@ everything else is `STREAMQ_<FIELD>`, times in seconds.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,13 @@ from streamq.errors import InvalidInput
 from streamq.policy import KEEP_COMPLETED, KEEP_FAILED, Backoff, Retention
 
 DEFAULT_URL = "redis://localhost:6379/0"
+
+LEAST = {
+    "concurrency": 1, "attempts": 1, "retry_delay": 0, "lease": 0.5, "grace": 0, "max_stalls": 1, "max_payload": 1,
+    "events_cap": 1, "dead_cap": 1, "log_cap": 1, "timeout": 0.1, "durable_replicas": 0, "durable_timeout": 0.001,
+    "threads": 1,
+}  # fmt: skip
+"""What each setting must be at least; none may be endless."""
 
 _NAMES = {"concurrency": "QUEUE_CONCURRENCY", "attempts": "JOB_RETRY_ATTEMPTS"}
 
@@ -62,11 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_failed: Retention = KEEP_FAILED
 
     def __post_init__(self) -> None:
-        low = {"concurrency": 1, "attempts": 1, "max_stalls": 1, "max_payload": 1, "events_cap": 1, "dead_cap": 1}
-        low.update(durable_replicas=0, retry_delay=0, grace=0)
-        for name, least in {**low, "lease": 0.5, "timeout": 0.1, "durable_timeout": 0.001}.items():
-            if not getattr(self, name) >= least:
-                raise InvalidInput(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+        for name in LEAST:
+            value = getattr(self, name)
+            if wrong := _out_of_range(name, value):
+                raise InvalidInput(f"{name} {wrong}, not {value!r}")
 
     @property
     def backoff(self) -> Backoff:
@@ -95,7 +102,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 found["retry_delay"] = float(env["JOB_RETRY_DELAY"]) / 1000
             except ValueError:
                 raise InvalidInput(f"JOB_RETRY_DELAY={env['JOB_RETRY_DELAY']!r} must be milliseconds") from None
+        for name in LEAST.keys() & found.keys():
+            if wrong := _out_of_range(name, found[name]):
+                variable = _NAMES.get(name, f"STREAMQ_{name.upper()}")
+                if name == "retry_delay" and env.get("JOB_RETRY_DELAY"):
+                    variable = "JOB_RETRY_DELAY"
+                raise InvalidInput(f"{variable}={env[variable]!r} in the environment {wrong}")
         return cls(**found)
+
+
+def _out_of_range(name: str, value: float | None) -> str:
+    """Say what is wrong with a setting's value; "" if nothing is. NaN is less than anything."""
+    if value is None or LEAST[name] <= value < math.inf:
+        return ""
+    return "must be finite" if value == math.inf else f"must be at least {LEAST[name]}"
 
 
 def redis_url(env: Mapping[str, str]) -> str:

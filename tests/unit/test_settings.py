@@ -88,14 +88,17 @@ def test_the_process_environment_is_read_when_asked_for(monkeypatch: pytest.Monk
     ("env", "text"),
     [
         ({"QUEUE_CONCURRENCY": "many"}, "QUEUE_CONCURRENCY='many' in the environment: Expected `int`, got `str`"),
-        ({"QUEUE_CONCURRENCY": "0"}, "concurrency must be at least 1, not 0"),
-        ({"JOB_RETRY_ATTEMPTS": "0"}, "attempts must be at least 1, not 0"),
+        ({"QUEUE_CONCURRENCY": "0"}, "QUEUE_CONCURRENCY='0' in the environment must be at least 1"),
+        ({"JOB_RETRY_ATTEMPTS": "0"}, "JOB_RETRY_ATTEMPTS='0' in the environment must be at least 1"),
         ({"JOB_RETRY_DELAY": "soon"}, "JOB_RETRY_DELAY='soon' must be milliseconds"),
-        ({"JOB_RETRY_DELAY": "-1"}, "retry_delay must be at least 0, not -0.001"),
-        ({"JOB_RETRY_DELAY": "nan"}, "retry_delay must be at least 0, not nan"),
-        ({"STREAMQ_LEASE": "0.1"}, "lease must be at least 0.5, not 0.1"),
-        ({"STREAMQ_TIMEOUT": "0"}, "timeout must be at least 0.1, not 0.0"),
-        ({"STREAMQ_MAX_STALLS": "0"}, "max_stalls must be at least 1, not 0"),
+        ({"JOB_RETRY_DELAY": "-1"}, "JOB_RETRY_DELAY='-1' in the environment must be at least 0"),
+        ({"JOB_RETRY_DELAY": "nan"}, "JOB_RETRY_DELAY='nan' in the environment must be at least 0"),
+        ({"STREAMQ_LEASE": "0.1"}, "STREAMQ_LEASE='0.1' in the environment must be at least 0.5"),
+        ({"STREAMQ_TIMEOUT": "0"}, "STREAMQ_TIMEOUT='0' in the environment must be at least 0.1"),
+        ({"STREAMQ_MAX_STALLS": "0"}, "STREAMQ_MAX_STALLS='0' in the environment must be at least 1"),
+        ({"STREAMQ_THREADS": "-1"}, "STREAMQ_THREADS='-1' in the environment must be at least 1"),
+        ({"STREAMQ_LOG_CAP": "0"}, "STREAMQ_LOG_CAP='0' in the environment must be at least 1"),
+        ({"STREAMQ_LEASE": "inf"}, "STREAMQ_LEASE='inf' in the environment must be finite"),
         ({"REDIS_PORT": "six"}, "REDIS_PORT='six' in the environment must be a whole number"),
         ({"REDIS_DB": "-1"}, "REDIS_DB='-1' in the environment must be a whole number"),
     ],
@@ -121,3 +124,18 @@ def test_the_default_wait_between_attempts_comes_from_the_retry_delay() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(TypeError, match="lease_ms"):
         Settings(lease_ms=5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"concurrency": 0}, "concurrency must be at least 1, not 0"),
+        ({"lease": float("nan")}, "lease must be at least 0.5, not nan"),
+        ({"grace": float("inf")}, "grace must be finite, not inf"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_its_name(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Settings(**fields)
+    assert str(raised.value) == text
