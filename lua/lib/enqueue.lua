@@ -8,12 +8,13 @@ local function enqueue(base, cap, now, jobs, from)
   local count = (#jobs - from + 1) / PER_JOB
   local first = redis.call('INCRBY', base .. ':id', count) - count + 1
   local reply, added, delayed, earliest = { first }, {}, {}, nil
+  local lane_prefix, now_text = base .. ':lane:', string.format('%.0f', now) -- a number is converted anew at each call
   for i = 1, count do
     local at = from + (i - 1) * PER_JOB
     local lane, start, id, envelope = jobs[at], jobs[at + 1], jobs[at + 2], jobs[at + 3]
     local number = string.format('%.0f', first + i - 1)
     if start == '0' and id == '' then
-      redis.call('XADD', base .. ':lane:' .. lane, number .. '-0', 'd', envelope, 't', now)
+      redis.call('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text)
       added[#added + 1] = number
     else
       local custom = id ~= ''
@@ -22,8 +23,8 @@ local function enqueue(base, cap, now, jobs, from)
       if custom and redis.call('EXISTS', job_key) == 1 then
         reply[#reply + 1] = i
       elseif start == '0' then
-        redis.call('XADD', base .. ':lane:' .. lane, number .. '-0', 'd', envelope, 't', now, 'j', id)
-        redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', number .. '-0', 'c', now)
+        redis.call('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)
+        redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', number .. '-0', 'c', now_text)
         added[#added + 1] = id
       else
         local due = tonumber(string.sub(start, 2)) + (string.sub(start, 1, 1) == '+' and now or 0)
