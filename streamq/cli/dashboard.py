@@ -98,7 +98,8 @@ def dashboard(session: Session) -> int:
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
             app.hub.close()  # event streams never end by themselves
-            super().handle_exit(sig, frame)
+            self.force_exit = self.should_exit  # the second one does not wait
+            self.should_exit = True
 
     try:
         place = _bind(options.host, options.port)
