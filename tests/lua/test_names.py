@@ -85,10 +85,11 @@ def test_every_key_that_a_script_names_is_documented_and_the_other_way_round() -
 
 def test_every_key_that_python_names_is_documented() -> None:
     base = keys.base("q")
-    made = []
+    made: list[str] = []
     for maker in vars(keys).values():
-        if inspect.isfunction(maker) and maker.__module__ == keys.__name__ and maker not in (keys.base, keys.lanes):
-            made.append(maker(*(base, "1")[: len(inspect.signature(maker).parameters)]))
+        if inspect.isfunction(maker) and maker.__module__ == keys.__name__ and maker is not keys.base:
+            found = maker(*(base, "1")[: len(inspect.signature(maker).parameters)])
+            made += [found] if isinstance(found, str) else found
     for key in made:
         rest = key.removeprefix(f"{base}:")
         assert any(row.pattern.match(rest) for row in key_rows()), f"{key} is not in docs/keys.md"
