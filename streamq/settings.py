@@ -22,7 +22,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 
 LEAST = {
     "concurrency": 1, "attempts": 1, "retry_delay": 0, "lease": 0.5, "grace": 0, "max_stalls": 1, "max_payload": 1,
-    "events_cap": 1, "dead_cap": 1, "log_cap": 1, "timeout": 0.1, "durable_replicas": 0, "durable_timeout": 0.001,
+    "events_cap": 0, "dead_cap": 1, "log_cap": 1, "timeout": 0.1, "durable_replicas": 0, "durable_timeout": 0.001,
     "threads": 1,
 }  # fmt: skip
 """What each setting must be at least; none may be endless."""
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         grace: How long a stopping worker lets its jobs finish.
         max_stalls: How many workers a job may take down before it is failed as poison.
         max_payload: Bytes that a job's data, its result or its progress may take.
-        events_cap: Entries that the event stream keeps.
+        events_cap: Entries that the event stream keeps; 0 writes none, and waits for results then look every 5 s.
         dead_cap: Dead letters that a queue keeps.
         log_cap: Lines that a job's own log keeps.
         timeout: How long one answer of Redis may take.

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import redis
 
-from streamq import Backoff, InvalidInput, Queue, Settings
+from streamq import Backoff, InvalidInput, Queue, Settings, Worker
 from streamq.events import Event
 from tests.faults.workers import eventually
 from tests.integration.conftest import PATIENCE, Bench
@@ -141,3 +141,22 @@ async def test_the_connection_of_a_reader_ends_with_it(redis_url: str, client: r
             await take(events, 1)
             assert len([c for c in client.client_list() if c["name"] == "reader"]) == 2
         await eventually(lambda: len([c for c in client.client_list() if c["name"] == "reader"]) == 1, PATIENCE)
+
+
+async def test_without_events_none_are_written_and_results_are_found_all_the_same(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamq.queue.LOOK_AGAIN", 0.02)
+    silent = msgspec.structs.replace(settings, events_cap=0)
+
+    async def run(job: Any) -> str:
+        await job.progress(50)
+        return "ran"
+
+    async with Queue("q", settings=silent) as queue, Worker("q", run, settings=silent):
+        await queue.pause()
+        job = await queue.add("a")
+        await queue.resume()
+        assert await job.result(PATIENCE) == "ran"
+        await queue.clean(0)
+    assert not client.exists("sq:{q}:events")
