@@ -299,26 +299,35 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         """
         limit = None if timeout is None else seconds("timeout", timeout)
         known_id(job_id)
-        async with asyncio.timeout(limit):
-            known = False
-            waiter = await self._endings.watch(job_id)
-            try:
-                while True:
-                    job = await self.get_job(job_id)
-                    if job is not None and job.state.ended:
-                        return _ending(job)
-                    if job is None:
-                        raise (ResultNotKept if known else JobNotFound)(job_id)
-                    known = True
-                    await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
-                    if not waiter.done():
-                        continue
-                    if waiter.result() in ("removed", "cancelled"):
-                        raise JobCancelled(job_id)
-                    told, waiter = waiter, await self._endings.watch(job_id)
-                    self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
-            finally:
-                self._endings.forget(job_id, waiter)
+        clock = asyncio.timeout(limit)
+        try:
+            async with clock:
+                return await self._wait_for_the_end(job_id)
+        except TimeoutError:
+            if clock.expired():
+                raise TimeoutError(f"no end of job {job_id} was seen within {limit:g} s; it goes on") from None
+            raise
+
+    async def _wait_for_the_end(self, job_id: str) -> Any:
+        known = False
+        waiter = await self._endings.watch(job_id)
+        try:
+            while True:
+                job = await self.get_job(job_id)
+                if job is not None and job.state.ended:
+                    return _ending(job)
+                if job is None:
+                    raise (ResultNotKept if known else JobNotFound)(job_id)
+                known = True
+                await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
+                if not waiter.done():
+                    continue
+                if waiter.result() in ("removed", "cancelled"):
+                    raise JobCancelled(job_id)
+                told, waiter = waiter, await self._endings.watch(job_id)
+                self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
+        finally:
+            self._endings.forget(job_id, waiter)
 
     async def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield what happens in the queue, for ever and over reconnects.

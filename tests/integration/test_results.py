@@ -73,7 +73,7 @@ async def test_a_result_that_was_not_kept_is_told_to_who_waited(queue: Queue, be
 
 async def test_a_timeout_leaves_the_job_as_it_is(queue: Queue) -> None:
     job = await queue.add("a")
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=f"^no end of job {job.id} was seen within 0.05 s; it goes on$"):
         await job.result(0.05)
     with pytest.raises(TimeoutError):
         await job.result(0)
