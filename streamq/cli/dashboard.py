@@ -210,6 +210,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind((host, port))
+        place.listen(2_048)  # the address is told before it is served: who comes at once waits
     except BaseException:
         place.close()
         raise

@@ -90,6 +90,10 @@ def test_the_wheel_holds_the_scripts_and_the_type_marker_and_no_tests(wheel: Pat
     assert scripts
     assert {name for name in held if name.startswith("streamq/_lua/")} == scripts
     assert "streamq/py.typed" in held
+    dashboard = (ROOT / "streamq" / "dashboard").rglob("*")
+    pages = {str(path.relative_to(ROOT)) for path in dashboard if path.suffix in (".html", ".css", ".js", ".svg")}
+    assert pages
+    assert pages <= held
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in held} == {"streamq"}
 
 

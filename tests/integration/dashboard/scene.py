@@ -82,8 +82,7 @@ async def main(url: str) -> None:
         for _ in range(WORKERS):
             worker = Worker(BUSY, run, concurrency=EACH, settings=settings)
             await stack.enter_async_context(worker)
-        while (await busy.stats()).active < WORKERS * EACH:  # noqa: ASYNC110 - a count is what is waited for
-            await asyncio.sleep(0.05)
+        await happened(busy, WORKERS * EACH, "active")
         await busy.add_many([(report, {"month": "2026-11", "customer": n}) for n in range(WAITING)])
         print("ready", flush=True)
         await asyncio.Event().wait()
