@@ -76,15 +76,15 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         with Server(binary) as server:
             versions.append(server.version)
 
-            def add(what: str, value: float, version: str = server.version, **bar: Any) -> None:
-                verdicts.add(f"{what}, {version}", value, "B/job", of="value", **bar)
+            def add(what: str, value: float, unit: str = "B/job", version: str = server.version, **bar: Any) -> None:
+                verdicts.add(f"{what}, {version}", value, unit, of="value", **bar)
 
             add("waiting", await waiting(server, jobs), most=140)
             add("delayed", await waiting(server, jobs, JobOptions(run_at=NEVER)), most=420)
             left = await after_a_drain(server, jobs)
             names = [key["key"] for key in left["keys"]]
             jobs_left = [name for name in names if ":job:" in name or ":log:" in name or name.endswith(":completed")]
-            add("keys of jobs after a drain with count=0", len(jobs_left), most=0)
+            add("left of jobs after a drain with count=0", len(jobs_left), "keys", most=0)
             verdicts.more.setdefault("left_after_a_drain", {})[server.version] = left
             if options.all:
                 add("waiting, own id", await with_own_ids(server, jobs // 5))

@@ -69,7 +69,7 @@ def _latency(axes: Any, report: Any) -> None:
 
 
 def _memory(axes: Any, report: Any) -> None:
-    figures = [figure for figure in report["figures"] if figure["unit"] == "B/job" and "keys" not in figure["what"]]
+    figures = [figure for figure in report["figures"] if figure["unit"] == "B/job"]
     colours = [OURS if "redis" in f["what"] else OTHER for f in figures]
     _bars(axes, [f["what"] for f in figures], [f["streamq"] for f in figures], colours, "bytes per job")
     axes.set_title("Memory of a job with a payload of 93 bytes, by state")
