@@ -214,6 +214,7 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     interruptions: int = 0
     result: Any = None
     error: JobError | None = None
+    errors: dict[int, JobError] = {}
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -2,6 +2,16 @@
 -- Returns the positions (from 0) of the outcomes that were stale, and how many counted.
 local PER_OUTCOME = 9
 
+-- How the last attempts failed, one field each: an operator may ask why the first one did when the third did otherwise.
+local ERRORS_KEPT = 10
+
+local function keep_error(turn, id, attempt, err, fields)
+  extend(fields, { 'x', err, 'x' .. attempt, err })
+  if attempt > ERRORS_KEPT then
+    redis.call('HDEL', job_key(turn, id), 'x' .. (attempt - ERRORS_KEPT))
+  end
+end
+
 local function settle_one(turn, kind, lane, id, parts, body, a, b, fields)
   if kind == 'done' then
     complete(turn, lane, id, parts, body, a, tonumber(b), fields)
@@ -10,7 +20,7 @@ local function settle_one(turn, kind, lane, id, parts, body, a, b, fields)
     fail(turn, lane, id, parts, body, a, tonumber(b), fields)
   else
     if kind == 'retry' then
-      extend(fields, { 'x', body })
+      keep_error(turn, id, tonumber(fields[2]), body, fields)
       tell(turn, 'retrying', id)
     elseif b ~= '' then
       redis.call('HINCRBY', job_key(turn, id), b, 1)

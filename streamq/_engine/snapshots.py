@@ -9,7 +9,7 @@ import msgspec
 
 from streamq._engine import codec
 from streamq._engine.transitions import StoredJob
-from streamq.job import JobSnapshot, JobState
+from streamq.job import JobError, JobSnapshot, JobState
 from streamq.policy import Priority
 
 
@@ -34,6 +34,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         interruptions=stored.number("i") or 0,
         result=readable(record.get("r", b"")) if stored.state == "completed" else None,
         error=codec.decode_error(record["x"]) if record.get("x") else None,
+        errors=_errors(stored),
         created_at=moment(stored.created_ms),
         started_at=moment(stored.started_ms),
         finished_at=moment(stored.number("f")) if stored.state in ("completed", "failed", "cancelled") else None,
@@ -41,6 +42,21 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},
     )
+
+
+def _errors(stored: StoredJob) -> dict[int, JobError]:
+    """Return how earlier attempts failed, and how the last one did if the job is failed.
+
+    A record may still hold errors from before it was retried by hand: those of attempts that are not made yet, or that
+    went well this time, do not count.
+    """
+    made = stored.number("a") or 0
+    upto = made if stored.state in ("waiting", "active", "delayed") else made - 1
+    kept = ((n, stored.record.get(f"x{n}")) for n in range(1, upto + 1))
+    errors = {n: codec.decode_error(body) for n, body in kept if body}
+    if stored.state == "failed" and stored.record.get("x"):
+        errors[made] = codec.decode_error(stored.record["x"])
+    return errors
 
 
 def readable(body: bytes) -> Any:

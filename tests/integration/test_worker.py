@@ -758,3 +758,35 @@ async def test_jobs_behind_a_long_one_keep_their_place_however_many_were_claimed
     async with bench.worker(notes, concurrency=1):
         await eventually(lambda: len(order) == 1_500, PATIENCE)
     assert order == list(range(1_500))
+
+
+async def test_a_job_tells_how_each_of_its_attempts_failed(bench: Bench) -> None:
+    async def fails(job: Any) -> None:
+        raise ValueError(f"reason {job.attempt}")
+
+    options = JobOptions(attempts=3, backoff=Backoff.fixed(0.01))
+    job = await bench.queue.add("work", options=options)
+    async with bench.worker(fails):
+        with pytest.raises(JobFailed, match="reason 3"):
+            await job.result(PATIENCE)
+        found = await job.snapshot()
+        assert found is not None
+        assert {n: error.message for n, error in found.errors.items()} == {1: "reason 1", 2: "reason 2", 3: "reason 3"}
+        await bench.queue.pause()
+        await bench.queue.retry(job.id)
+        again = await job.snapshot()
+        assert again is not None
+        assert again.errors == {}, "attempts are counted from nothing"
+
+
+async def test_only_the_last_errors_are_kept(bench: Bench) -> None:
+    async def fails(job: Any) -> None:
+        raise ValueError(f"reason {job.attempt}")
+
+    job = await bench.queue.add("work", options=JobOptions(attempts=14, backoff=Backoff.fixed(0)))
+    async with bench.worker(fails):
+        with pytest.raises(JobFailed):
+            await job.result(PATIENCE)
+    found = await job.snapshot()
+    assert found is not None
+    assert sorted(found.errors) == list(range(4, 15))
