@@ -5,6 +5,7 @@ No listing ever scans keys: each page costs what it holds, however many jobs the
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable
 
 from streamq._engine import keys
@@ -16,6 +17,8 @@ from streamq.job import JobSnapshot, JobState
 from streamq.operations import QueueParts, known_id
 from streamq.policy import whole
 
+_CURSOR = re.compile(r"(\d+:.*)?", re.DOTALL)
+"""A page's `next`: a lane and an entry, or a score and a job id."""
 MOST_PER_PAGE = 10_000
 PAGE_JOBS = 200
 SCANNED = 20
@@ -61,6 +64,8 @@ class Listings(QueueParts):
         if not chosen:
             raise InvalidInput(f"state must be one of {', '.join(JobState)}, not {state!r}")
         whole("count", count, low=1, high=MOST_PER_PAGE)
+        if isinstance(start, str) and not _CURSOR.fullmatch(start):
+            raise InvalidInput(f"start must be a number or a page's next, not {start[:60]!r}")
         cursor, skip = (start, 0) if isinstance(start, str) else ("", whole("start", start, low=0, high=10**9))
         named = match(name)
         found: list[JobSnapshot] = []

@@ -8,9 +8,10 @@ import random
 from contextlib import aclosing
 from typing import Any
 
+import pytest
 import redis
 
-from streamq import Priority, Queue, Retention, Settings, Worker
+from streamq import InvalidInput, JobState, Priority, Queue, Retention, Settings, Worker
 from tests.integration.conftest import PATIENCE, Bench
 
 LONG = os.environ.get("STREAMQ_LONG") == "1"
@@ -110,3 +111,9 @@ async def test_results_that_are_not_kept_leave_no_trace_in_the_event_stream(
         assert (await queue.stats()).total == 1
     assert used <= settings.events_cap * 1_000
     assert client.memory_usage("sq:{q}:events", samples=0) <= settings.events_cap * 1_000
+
+
+async def test_a_start_that_no_page_gave_is_refused(redis_url: str) -> None:
+    async with Queue("q", redis_url) as queue:
+        with pytest.raises(InvalidInput, match="start must be a number or a page's next, not 'zz'"):
+            await queue.jobs(JobState.WAITING, start="zz")
