@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 NORMAL = int(Priority.NORMAL)
+MOST_NAMES = 1_000
+"""Job names that are remembered as good."""
 LOOK_AGAIN = 5.0
 """Seconds after which a wait for a result looks at the job itself, in case an event was missed."""
 
@@ -117,6 +119,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         self._store = Store(name, self._wire, self.settings, observer)
         self.on_error = on_error
         self._adder = Adder(self._store)
+        self._names: set[str] = set()
         self._endings = Endings(self._store, self._event_wire)
         self._plain = self.defaults == JobOptions()
         self._durable: tuple[Adder, Wire] | None = None
@@ -237,7 +240,10 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         fields: OptionFields,
         carried: Mapping[str, str] | None = None,
     ) -> NewJob:
-        check_text("job name", name, MAX_NAME)
+        if type(name) is not str or name not in self._names:
+            check_text("job name", name, MAX_NAME)
+            if len(self._names) < MOST_NAMES:
+                self._names.add(str(name))
         body = codec.encode_data("data", data, self.settings.max_payload)
         if options is None and not fields and self._plain and not carried:
             return NewJob(NORMAL, "0", "", codec.encode_envelope(name, body, None))

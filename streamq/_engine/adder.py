@@ -1,4 +1,4 @@
-"""Adds of one process, gathered: what is asked for while a call is in flight goes out together in the next one.
+"""Adds of one process, gathered: what is asked for in one moment, or while a call is in flight, goes out together.
 
 A call has a number, and the server remembers the last answer to each producer, so a call whose reply was lost is
 repeated under its number and adds nothing twice. A lone `add` costs one round trip and no task.
@@ -69,14 +69,22 @@ class Adder:
         if not self._busy:
             self._busy = True
             try:
-                return await self._call(jobs, self._store.settings.timeout)
+                await asyncio.sleep(0)  # what is asked for in the same moment goes out in the same call
+                if not self._pending:
+                    return await self._call(jobs, self._store.settings.timeout)
+                unit = self._unit(jobs, size)
+                self._pending.appendleft(unit)
             finally:
                 self._busy = False
                 if self._pending:
                     self._start_flusher()
-        unit = _Unit(jobs, size, asyncio.get_running_loop(), self._store.settings.timeout)
-        self._pending.append(unit)
+        else:
+            unit = self._unit(jobs, size)
+            self._pending.append(unit)
         return await unit.done
+
+    def _unit(self, jobs: Sequence[NewJob], size: int) -> _Unit:
+        return _Unit(jobs, size, asyncio.get_running_loop(), self._store.settings.timeout)
 
     def _start_flusher(self) -> None:
         self._busy = True
