@@ -157,11 +157,13 @@ def _show(out: Output, found: JobSnapshot, history: list[Event], log: list[str],
     pairs.append(("data", values.to_json(found.data, indent=2)))
     if found.result is not None:
         pairs.append(("result", values.to_json(found.result, indent=2)))
-    for attempt, error in sorted(found.errors.items()):
-        pairs.append((f"error of attempt {attempt}", Cell(str(error), "bad")))
     if found.error is not None:
         pairs.append(("last error", Cell(found.error.traceback.rstrip() or str(found.error), "bad")))
     out.fields(pairs)
+    if len(found.errors) > 1:
+        out.line()
+        rows = [(str(attempt), Cell(str(error), "bad")) for attempt, error in sorted(found.errors.items())]
+        out.table(Table((">attempt", "error"), rows))
     if history:
         out.line()
         out.table(Table(("timeline", ">since", "event"), _timeline(history)))
