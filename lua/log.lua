@@ -6,19 +6,12 @@
 -- RACES    as progress.
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/report
 local base, lane, entry, id, line = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lines_cap, event_cap = tonumber(ARGV[5]), ARGV[6]
 local lane_key, job_key, log_key = base .. ':lane:' .. lane, base .. ':job:' .. id, base .. ':log:' .. id
-local pending = redis.pcall('XPENDING', lane_key, 'w', entry, entry, 1)
-if pending.err or #pending == 0 then
+if not report_to_record(lane_key, job_key, lane, entry) then
   return 0
-end
-if redis.call('EXISTS', job_key) == 0 then
-  local parts = read_entry(lane_key, entry)
-  if not parts then
-    return 0
-  end
-  redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', entry, 'c', parts.t)
 end
 redis.call('RPUSH', log_key, line)
 redis.call('LTRIM', log_key, -lines_cap, -1)

@@ -6,18 +6,11 @@
 -- RACES    tick (sweep, settle): after either, the entry is gone and this writes nothing.
 -- @include lib/events
 -- @include lib/entry
+-- @include lib/report
 local base, lane, entry, id, value, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local lane_key, job_key = base .. ':lane:' .. lane, base .. ':job:' .. id
-local pending = redis.pcall('XPENDING', lane_key, 'w', entry, entry, 1)
-if pending.err or #pending == 0 then
+if not report_to_record(lane_key, job_key, lane, entry) then
   return 0
-end
-if redis.call('EXISTS', job_key) == 0 then
-  local parts = read_entry(lane_key, entry)
-  if not parts then
-    return 0
-  end
-  redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', entry, 'c', parts.t)
 end
 redis.call('HSET', job_key, 'g', value)
 publish(base, cap, 'progress', { id })
