@@ -9,6 +9,7 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/record
+-- @include lib/append
 -- @include lib/enqueue
 -- @include lib/producer
 -- @include lib/room

@@ -10,6 +10,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/lineup
 local base, id, lane, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)
@@ -26,9 +27,9 @@ local key = base .. ':job:' .. id
 if job.state == 'waiting' then
   local entry, parts, now = next_number(base), job.parts, now_ms()
   if parts.d then
-    redis.call('XADD', base .. ':lane:' .. lane, entry, 'j', id, 't', now, 'd', parts.d)
+    entry = append(base, base .. ':lane:' .. lane, entry, 'j', id, 't', now, 'd', parts.d)
   else
-    redis.call('XADD', base .. ':lane:' .. lane, entry, 'j', id, 't', now)
+    entry = append(base, base .. ':lane:' .. lane, entry, 'j', id, 't', now)
   end
   redis.call('XACK', base .. ':lane:' .. job.lane, 'w', job.entry) -- it may be spare
   redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)

@@ -16,6 +16,9 @@ local whole = each_entry(base .. ':dead', first, last, reversed, function(letter
     return false
   end
   at = letter
+  if not (parts.j and parts.d and parts.x and parts.p) then
+    return true -- not written by streamq
+  end
   bytes = bytes + #parts.d + #parts.x
   local there = redis.call('HGET', base .. ':job:' .. parts.j, 'q') == letter
   found[#found + 1] = { letter, parts.j, parts.p, parts.d, parts.x, there and 1 or 0 }

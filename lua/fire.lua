@@ -15,6 +15,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/enqueue
 -- @include lib/schedules
 -- @include lib/overlap

@@ -17,7 +17,7 @@ if last == '' then
 end
 local cursor = each_letter(base, first, last, count, name, kind, function(letter, parts)
   letters[#letters + 1] = letter
-  jobs[#jobs + 1] = parts.j
+  jobs[#jobs + 1] = parts.j or ''
 end)
 if #letters > 0 then
   redis.call('XDEL', base .. ':dead', unpack(letters))

@@ -18,6 +18,7 @@
 -- @include lib/match
 -- @include lib/lane
 -- @include lib/letters
+-- @include lib/append
 -- @include lib/lineup
 -- @include lib/revive
 local base, first, last, count, name, kind, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
@@ -27,17 +28,16 @@ if last == '' then
 end
 
 local function add_again(letter, parts)
-  local entry = next_number(base)
-  redis.call('XADD', base .. ':lane:' .. parts.p, entry, 'd', parts.d, 't', now, 'j', parts.j)
+  local entry = append(base, base .. ':lane:' .. parts.p, next_number(base), 'd', parts.d, 't', now, 'j', parts.j)
   redis.call('HSET', base .. ':job:' .. parts.j, 's', 'q', 'p', parts.p, 'e', entry, 'c', now)
   redis.call('XDEL', base .. ':dead', letter)
 end
 
 local cursor = each_letter(base, first, last, count, name, kind, function(letter, parts)
-  local job = locate(base, parts.j)
+  local job = parts.j and locate(base, parts.j)
   if job and job.state == 'failed' and job.record.q == letter then
     revive(base, parts.j, job.record, 'failed', now)
-  elseif not job and parts.d ~= '' then
+  elseif not job and parts.j and parts.p and (parts.d or '') ~= '' then
     add_again(letter, parts)
   else
     stay = stay + 1

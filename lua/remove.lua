@@ -11,6 +11,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/lineup
 -- @include lib/take_out
 local base, id, force, cap = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]

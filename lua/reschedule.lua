@@ -10,6 +10,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/lineup
 local base, id, start, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)

@@ -10,6 +10,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/lineup
 -- @include lib/revive
 local base, id, cap = KEYS[1], ARGV[1], ARGV[2]

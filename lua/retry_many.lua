@@ -10,8 +10,8 @@
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/record
--- @include lib/entry
 -- @include lib/match
+-- @include lib/append
 -- @include lib/lineup
 -- @include lib/revive
 local base, state, cutoff, from, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

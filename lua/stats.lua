@@ -34,7 +34,7 @@ for lane = 1, 4 do
     local oldest = redis.call('XRANGE', lane_key, from, '+', 'COUNT', 1)[1]
     for at = 1, oldest and #oldest[2] or 0, 2 do
       if oldest[2][at] == 't' then
-        ages[lane] = math.max(now - tonumber(oldest[2][at + 1]), 0)
+        ages[lane] = math.max(now - (tonumber(oldest[2][at + 1]) or now), 0)
       end
     end
   end

@@ -32,6 +32,7 @@
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/append
 -- @include lib/enqueue
 -- @include lib/batch
 -- @include lib/spare

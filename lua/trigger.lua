@@ -11,6 +11,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 -- @include lib/enqueue
 -- @include lib/producer
 -- @include lib/schedules

@@ -13,6 +13,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/append
 local base, id, before, envelope, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local job = locate(base, id)
 if not job then
@@ -26,8 +27,8 @@ if (parts.d or record_envelope(key) or '') ~= before then
   return 'changed'
 end
 if parts.d then
-  local entry, now = next_number(base), now_ms()
-  redis.call('XADD', base .. ':lane:' .. job.lane, entry, 'j', id, 't', now, 'd', envelope)
+  local now = now_ms()
+  local entry = append(base, base .. ':lane:' .. job.lane, next_number(base), 'j', id, 't', now, 'd', envelope)
   redis.call('XACK', base .. ':lane:' .. job.lane, 'w', job.entry) -- it may be spare
   redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)
   redis.call('HSETNX', key, 'c', parts.t or now)

@@ -12,13 +12,28 @@ local function read_lane(turn, worker, lane, count, from)
   return found and found[1][2] or {}
 end
 
+-- Whether somebody else wrote this entry: it is not numbered as ours are, or the record that it belongs to (whose entry is
+-- `recorded`) points at another one. A record may have been lost; then the id has to be one that can be told of at least.
+local function is_foreign(entry, number, parts, recorded)
+  if recorded then
+    return recorded ~= entry
+  end
+  return not number or parts.j and (parts.j == '' or #parts.j > 256 or string.find(parts.j, '[^%w%p ]')) ~= nil
+end
+
 -- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run.
 local function recall(turn, lane, entry, fields, known)
   local parts = {}
   for at = 1, #fields, 2 do
     parts[fields[at]] = fields[at + 1]
   end
-  local id = parts.j or string.match(entry, '^%d+')
+  local number = string.match(entry, '^(%d+)%-0$')
+  local id = parts.j or number
+  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e')
+  if is_foreign(entry, number, parts, history[5]) then
+    bury(turn, lane, entry, parts)
+    return nil
+  end
   local envelope = parts.d or record_envelope(job_key(turn, id))
   if not envelope then
     redis.call('XACK', lane_key(turn, lane), 'w', entry)
@@ -26,7 +41,6 @@ local function recall(turn, lane, entry, fields, known)
     fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
     return nil
   end
-  local history = redis.call('HMGET', job_key(turn, id), 'a', 'k', 'i', 'n')
   extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0 })
   return id
 end
@@ -69,8 +83,9 @@ local function claim(turn, worker, want)
     for _, item in ipairs(next_entries(turn, worker, lane, want - count)) do
       local fields, id = item[2], nil
       if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
-        id = string.match(item[1], '^%d+') -- a job without a record: its entry says it all
-      else
+        id = string.match(item[1], '^(%d+)%-0$') -- a job without a record: its entry says it all
+      end
+      if not id then
         id = recall(turn, lane, item[1], fields, known)
       end
       if id then

@@ -24,14 +24,14 @@ local function discard_waiting(base, cutoff, limit)
     local spare = redis.pcall('XPENDING', lane_key, 'w', '-', '+', limit - #ids, SPARE)
     for _, item in ipairs(spare.err and {} or spare) do
       local parts = read_entry(lane_key, item[1]) or {}
-      if tonumber(parts.t or 0) <= cutoff then
+      if (tonumber(parts.t) or 0) <= cutoff then
         redis.call('XACK', lane_key, 'w', item[1])
         entries[#entries + 1] = item[1]
         ids[#ids + 1] = parts.j or string.match(item[1], '^%d+')
       end
     end
     each_entry(lane_key, '(' .. last_claimed(lane_key), '+', false, function(entry, parts)
-      if #ids >= limit or tonumber(parts.t or 0) > cutoff then
+      if #ids >= limit or (tonumber(parts.t) or 0) > cutoff then
         return false
       end
       entries[#entries + 1] = entry

@@ -13,8 +13,9 @@ local function enqueue(base, cap, now, jobs, from)
     local at = from + (i - 1) * PER_JOB
     local lane, start, id, envelope = jobs[at], jobs[at + 1], jobs[at + 2], jobs[at + 3]
     local number = string.format('%.0f', first + i - 1)
-    if start == '0' and id == '' then
-      redis.call('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text)
+    local plain = start == '0' and id == ''
+    -- Fails if somebody else's entry stands in its way: then the job takes another entry, to which a record points.
+    if plain and not redis.pcall('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text).err then
       added[#added + 1] = number
     else
       local custom = id ~= ''
@@ -23,8 +24,8 @@ local function enqueue(base, cap, now, jobs, from)
       if custom and redis.call('EXISTS', job_key) == 1 then
         reply[#reply + 1] = i
       elseif start == '0' then
-        redis.call('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)
-        redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', number .. '-0', 'c', now_text)
+        local entry = append(base, lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)
+        redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', entry, 'c', now_text)
         added[#added + 1] = id
       else
         local due = tonumber(string.sub(start, 2)) + (string.sub(start, 1, 1) == '+' and now or 0)

@@ -11,7 +11,3 @@ local function read_entry(lane_key, entry)
   end
   return parts
 end
-
-local function next_number(base)
-  return string.format('%.0f-0', redis.call('INCR', base .. ':id'))
-end

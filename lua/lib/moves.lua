@@ -5,6 +5,15 @@ local function payload_lost()
   return cmsgpack.pack({ 'PayloadLost', 'the entry holds no job', '' })
 end
 
+-- Puts what somebody else has written into a lane aside, under the name of its entry: it may name a job that is not its own.
+local function bury(turn, lane, entry, parts)
+  local key, err = lane_key(turn, lane), cmsgpack.pack({ 'ForeignEntry', 'the entry was not written by streamq', '' })
+  redis.call('XADD', turn.base .. ':dead', 'MAXLEN', '~', turn.dead_cap, '*', 'j', entry, 'd', parts.d or '', 'x', err, 'p', lane)
+  redis.call('XACK', key, 'w', entry)
+  redis.call('XDEL', key, entry)
+  tell(turn, 'dead', entry)
+end
+
 local function extend(fields, more)
   local size = #fields
   for at = 1, #more do
@@ -17,9 +26,9 @@ end
 local function requeue(turn, lane, id, parts, fields)
   local entry = next_number(turn.base)
   if parts.d then
-    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now_text, 'd', parts.d)
+    entry = append(turn.base, lane_key(turn, lane), entry, 'j', id, 't', turn.now_text, 'd', parts.d)
   else
-    redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', turn.now_text)
+    entry = append(turn.base, lane_key(turn, lane), entry, 'j', id, 't', turn.now_text)
   end
   redis.call('HSET', job_key(turn, id), unpack(extend(fields, { 's', 'q', 'e', entry, 'p', lane })))
 end

@@ -10,8 +10,8 @@ local function promote(turn)
     local key = job_key(turn, id)
     local lane = redis.call('HGET', key, 'p')
     if lane then
-      local entry = next_number(turn.base)
-      redis.call('XADD', lane_key(turn, lane), entry, 'j', id, 't', since) -- it waits since it was due, however late this is
+      -- It waits since it was due, however late this is.
+      local entry = append(turn.base, lane_key(turn, lane), next_number(turn.base), 'j', id, 't', since)
       redis.call('HSET', key, 's', 'q', 'e', entry)
       redis.call('HDEL', key, 'u')
       tell(turn, 'promoted', id)

@@ -77,7 +77,7 @@ local function drop_entries(key, entries)
       for _, entry in ipairs(entries) do
         high = math.max(high, number_of(entry))
       end
-      oldest = string.format('%.0f-0', high + 1)
+      oldest = string.format('%.0f-1', high)
     end
     redis.call('XTRIM', key, 'MINID', '=', oldest)
     local from = number_of(oldest)

@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 from streamq._engine.transitions import StoredJob
 
 
+def _text(value: bytes) -> str:
+    """Read a job's id or name; an entry that streamq did not write may hold anything, and must not hide the rest."""
+    return value.decode(errors="replace")
+
+
 class Step(NamedTuple):
     """Where a piece of work on many jobs stands after one call.
 
@@ -32,7 +37,9 @@ class JobsPage(NamedTuple):
     def read(cls, reply: list[Any]) -> JobsPage:
         """Read the reply of `jobs`."""
         cursor, skipped, *jobs = reply
-        return cls(cursor.decode(), skipped, [(job[0].decode(), StoredJob.read(job[1:])) for job in jobs])
+        return cls(
+            cursor.decode(), skipped, [(job[0].decode(errors="replace"), StoredJob.read(job[1:])) for job in jobs]
+        )
 
 
 class StoredLetter(NamedTuple):
@@ -100,6 +107,6 @@ class WorkersPage(NamedTuple):
         now_ms, total, *workers = reply
         found = []
         for name, until_ms, *held, jobs in workers:
-            told = [HeldJob(job_id.decode(), lane, idle, name.decode()) for job_id, lane, idle, name in jobs]
+            told = [HeldJob(_text(job_id), lane, idle, _text(name)) for job_id, lane, idle, name in jobs]
             found.append(StoredWorker(name.decode(), max(until_ms - now_ms, 0), dict(enumerate(held, 1)), told))
         return cls(total, found)

@@ -168,7 +168,7 @@ class StoredJob(msgspec.Struct, frozen=True):
 
 
 def _int(value: bytes) -> int | None:
-    return int(value) if value else None
+    return int(value) if value.isdigit() else None  # an entry that was not written by streamq may hold anything
 
 
 class QueueCounts(msgspec.Struct, frozen=True):

@@ -25,9 +25,9 @@ COMMANDS = (
     "HDEL @ f", "HEXISTS @ f", "HGET @ f", "HGETALL @", "HINCRBY @ f 1", "HMGET @ f", "HSET @ f v", "HSETNX @ f v",
     "LLEN @", "LPOP @", "LRANGE @ 0 1", "LTRIM @ 0 1", "RPUSH @ v",
     "XACK @ w 1-0", "XADD @ * f v", "XCLAIM @ w c 0 1-0", "XDEL @ 1-0", "XGROUP CREATE @ w 0",
-    "XGROUP DELCONSUMER @ w c", "XINFO CONSUMERS @ w", "XINFO GROUPS @", "XLEN @",
+    "XGROUP DELCONSUMER @ w c", "XGROUP SETID @ w 0", "XINFO CONSUMERS @ w", "XINFO GROUPS @", "XLEN @",
     "XPENDING @ w", "XRANGE @ - +", "XREVRANGE @ + -",
-    "XREADGROUP GROUP w c STREAMS @ >", "XTRIM @ MAXLEN 1",
+    "XREADGROUP GROUP w c STREAMS @ >", "XSETID @ 1-1", "XTRIM @ MAXLEN 1",
     "ZADD @ 1 m", "ZCARD @", "ZCOUNT @ 0 1", "ZRANGE @ 0 1", "ZRANGEBYSCORE @ 0 1", "ZRANK @ m", "ZREM @ m",
     "ZREMRANGEBYRANK @ 0 1", "ZREVRANGE @ 0 1", "ZREVRANK @ m", "ZSCORE @ m",
     # What workers and queues send themselves.
