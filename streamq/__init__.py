@@ -43,6 +43,7 @@ from streamq.processor import ActiveJob, Processors
 from streamq.queue import Queue, QueueStats
 from streamq.schedule import Schedule, ScheduleSnapshot
 from streamq.settings import Settings
+from streamq.task import Task, TaskJob
 from streamq.worker import Worker
 
 __all__ = [
@@ -73,6 +74,8 @@ __all__ = [
     "Snooze",
     "StoreUnavailable",
     "StreamqError",
+    "Task",
+    "TaskJob",
     "Unrecoverable",
     "Worker",
     "WrongState",

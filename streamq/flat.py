@@ -25,6 +25,7 @@ from streamq.observer import ErrorHandler
 from streamq.policy import RateLimit, Seconds
 from streamq.processor import Processors
 from streamq.queue import OptionFields, Queue, QueueStats
+from streamq.task import Task
 from streamq.worker import Worker
 
 log = logging.getLogger("streamq.queue")
@@ -115,6 +116,9 @@ def get_queue(name: str) -> Queue:
     if key not in queues:
         queues[key] = Queue(key)
     return queues[key]
+
+
+Task.find_queue = get_queue
 
 
 def _queue(queue: str | Queue) -> Queue:

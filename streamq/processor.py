@@ -6,16 +6,18 @@ registered under the job name that it handles. The registry holds functions only
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from streamq.errors import InvalidInput
 from streamq.job import MAX_NAME, check_text, queue_name
 from streamq.policy import Backoff, Seconds, seconds, whole
+from streamq.task import Task, TaskDecorator
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -177,6 +179,37 @@ class Processors:
 
         return remember
 
+    def task(
+        self,
+        name: str,
+        *,
+        queue: str | None = None,
+        attempts: int | None = None,
+        backoff: Backoff | BackoffFunction | None = None,
+        timeout: Seconds | None = None,
+        run_in: Place | None = None,
+    ) -> TaskDecorator:
+        """Register the decorated function as the processor of jobs called `name`, its parameters being their data.
+
+        Makes it a `Task`: called, it is the function; `await task.add(…)` adds a job, with parameters that a type
+        checker compares with the function's, and that are compared with its annotations before anything is sent. The
+        options are those of `register`.
+
+        Raises:
+            InvalidInput: The name is taken or not usable, an option makes no sense, or a parameter can't be given by
+                name or has a type that can't be sent.
+        """
+        bound = None if queue is None else queue_name(queue)
+
+        def remember(function: Callable[..., Any]) -> Task[..., Any, Any]:
+            task: Task[..., Any, Any] = Task(name, bound, function)
+            self.register(
+                name, queue=queue, data=task.data, attempts=attempts, backoff=backoff, timeout=timeout, run_in=run_in
+            )(_handler_of(task))
+            return task
+
+        return cast(TaskDecorator, remember)
+
     def add(self, processor: Processor) -> None:
         """Add one processor; raise InvalidInput if its queue and name are taken."""
         _check_place(processor)
@@ -205,6 +238,23 @@ class Processors:
 def _is_async(handler: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: an async function, or an object whose `__call__` is one."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _handler_of(task: Task[..., Any, Any]) -> Callable[..., Any]:
+    """Return a task as a handler; it goes by the function's name and module, where a process finds it again."""
+    if inspect.iscoroutinefunction(task.function):
+
+        @functools.wraps(task.function)
+        async def handle(job: ActiveJob[Any]) -> Any:
+            return await task.handle(job.data)
+
+        return handle
+
+    @functools.wraps(task.function)
+    def handle_in_thread(job: ActiveJob[Any]) -> Any:
+        return task.handle(job.data)
+
+    return handle_in_thread
 
 
 def _check_place(processor: Processor) -> None:
