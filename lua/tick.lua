@@ -37,6 +37,7 @@
 -- @include lib/batch
 -- @include lib/spare
 -- @include lib/turn
+-- @include lib/lease
 -- @include lib/moves
 -- @include lib/settle
 -- @include lib/sweep
@@ -60,7 +61,7 @@ local meta = redis.call('HMGET', base .. ':meta', unpack(META))
 local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare, minute = unpack(meta)
 local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
 
-local joined = redis.call('ZADD', base .. ':workers', now + lease_ms, worker) == 1
+local joined = renew_lease(base, worker, now, lease_ms)
 local stale, settled = { NOT_SETTLED }, 0
 if not joined then
   stale, settled = settle(turn, ARGV, 9 + marks, worker)
@@ -68,7 +69,7 @@ end
 for at = 9, 8 + marks do
   mark(turn, ARGV[at])
 end
-audit(turn, joined and 0 or audit_at, lease_ms) -- a worker that joins may do so because the leases were lost
+audit(turn, audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
 local taken_back = sweep(turn, max_stalls)
 local promoted = promote(turn)
 for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do

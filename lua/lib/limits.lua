@@ -34,7 +34,7 @@ local function allowed(turn, want, rate_max, rate_ms, max_active, hold_until)
     local used, oldest = 0, nil
     for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
       local at, count = string.match(start, '^(%d+):(%d+)$')
-      if tonumber(at) + window <= turn.now then
+      if tonumber(at) + window <= turn.now or tonumber(at) > turn.now then -- over, or the clock was put back
         redis.call('LPOP', starts_key)
       else
         oldest = oldest or tonumber(at)

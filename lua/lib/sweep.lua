@@ -11,10 +11,18 @@ local function mark(turn, id)
   end
 end
 
--- A consumer that no lease speaks for (it was lost) gets one: a live worker renews it, a dead one's lapses.
-local function audit(turn, audit_at, lease_ms)
-  if turn.now < (tonumber(audit_at) or 0) then
+-- A consumer that no lease speaks for (it was lost) gets one: a live worker renews it, a dead one's lapses. If the clock
+-- was put back, leases end too late by as much: they are cut, and who lives renews.
+local function audit(turn, audit_at, lease_ms, at_once)
+  local due = tonumber(audit_at) or 0
+  local put_back = due > turn.now + AUDIT_MS
+  if turn.now < due and not put_back and not at_once then
     return
+  end
+  if put_back then
+    for _, worker in ipairs(redis.call('ZRANGEBYSCORE', turn.base .. ':workers', turn.now + AUDIT_MS, '+inf')) do
+      redis.call('ZADD', turn.base .. ':workers', turn.now + math.max(lease_ms, AUDIT_MS), worker)
+    end
   end
   redis.call('HSET', turn.base .. ':meta', 'audit_at', turn.now + AUDIT_MS)
   for lane = 1, 4 do

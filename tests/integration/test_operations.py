@@ -229,7 +229,7 @@ async def test_jobs_removed_from_a_dead_workers_hands_never_run_and_lost_entries
     jobs = [await queue.add("a", n) for n in range(10)]
     client.xgroup_create("sq:{q}:lane:3", "w", "0")
     client.xreadgroup("w", "dead", {"sq:{q}:lane:3": ">"})
-    client.zadd("sq:{q}:workers", {"dead": 1})
+    client.zadd("sq:{q}:workers", {"dead": 0})
     for job in jobs[:5]:
         assert await queue.remove(job.id, force=True)
     for job in jobs[5:7]:

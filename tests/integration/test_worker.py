@@ -719,7 +719,7 @@ async def test_an_outcome_whose_lease_has_moved_on_is_dropped_and_counted(
     settings = msgspec.structs.replace(bench.settings, lease=60, concurrency=1)  # no room to take it up again itself
     async with bench.worker(handler(gate), settings=settings) as worker:
         await gate.runs(1)
-        client.zadd("sq:{q}:workers", {worker.id: 1})  # the others think that it is dead
+        client.zadd("sq:{q}:workers", {worker.id: 0})  # the others think that it is dead
         async with bench.worker(lambda job: "second"):
             assert await job.result(PATIENCE) == "second"
         gate.open.set()

@@ -110,8 +110,8 @@ class Bench:
         return await self.add(job_id, start="+60000" if state == "delayed" else "0", **add)
 
     def lapse(self, worker: str = "ann") -> None:
-        """Let a worker's lease be over."""
-        self.redis.zadd(self.key("workers"), {worker: 1})
+        """Let a worker's lease be over, as if it had given it up: whether others live plays no part."""
+        self.redis.zadd(self.key("workers"), {worker: 0})
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

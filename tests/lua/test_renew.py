@@ -41,3 +41,12 @@ async def test_a_renewal_touches_nobody_else(bench: Bench) -> None:
     await bench.store.renew("ann", 1)
     await bench.store.renew("ann", 30_000)
     assert bench.scores("workers")["bob"] == bobs
+
+
+async def test_a_renewal_after_an_outage_lets_everybodys_lease_begin_anew(bench: Bench) -> None:
+    claim = await bench.claimed(worker="bob")
+    await bench.tick("ann")
+    bench.redis.zadd(bench.key("workers"), dict.fromkeys(("ann", "bob"), bench.now_ms() - 5_000))
+    assert await bench.store.renew("ann", 30_000)
+    assert (await bench.tick("ann")).requeued == 0
+    assert bench.pending() == {claim.entry: "bob"}

@@ -35,6 +35,14 @@ async def test_starts_that_left_the_window_count_no_more(bench: Bench) -> None:
     assert len(await bench.claim(want=5)) == 1
 
 
+async def test_starts_that_lie_ahead_because_the_clock_was_put_back_hold_up_nobody(bench: Bench) -> None:
+    await bench.add(count=3)
+    await limit(bench, 1, 5_000)
+    await bench.claim()
+    bench.redis.lset(bench.key("starts"), 0, f"{bench.now_ms() + 3_600_000}:1")
+    assert len(await bench.claim(want=5)) == 1
+
+
 async def test_no_more_run_at_once_than_the_limit_over_all_workers(bench: Bench) -> None:
     await bench.add(count=5)
     await limit(bench, active=3)

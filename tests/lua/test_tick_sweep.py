@@ -170,3 +170,54 @@ async def test_a_job_whose_entry_was_deleted_behind_our_back_is_failed_if_its_re
     assert stored.state == "failed"
     assert b"PayloadLost" in stored.record["x"]
     assert bench.pending() == {}
+
+
+# All leases have lapsed: nobody could renew, so that says nothing of who lives ----------------------------------------
+
+
+def lapsed(bench: Bench, *workers: str, ago_ms: int = 5_000) -> None:
+    """Let leases have run out unrenewed."""
+    bench.redis.zadd(bench.key("workers"), dict.fromkeys(workers, bench.now_ms() - ago_ms))
+
+
+async def test_after_an_outage_longer_than_the_lease_everybodys_lease_begins_anew(bench: Bench) -> None:
+    anns, bobs = await bench.claimed(worker="ann"), await bench.claimed(worker="bob")
+    lapsed(bench, "ann", "bob")
+    assert (await bench.tick("ann", lease_ms=30_000)).requeued == 0
+    assert bench.pending() == {anns.entry: "ann", bobs.entry: "bob"}
+    assert bench.scores("workers")["bob"] >= bench.now_ms() + 29_000
+    assert (await bench.tick("bob", outcomes=[done(bobs)])).stale == []
+
+
+async def test_a_worker_that_does_not_come_back_after_an_outage_is_swept_one_lease_later(bench: Bench) -> None:
+    claim = await bench.claimed(worker="lost")
+    lapsed(bench, "lost")
+    assert (await bench.tick("ann")).requeued == 0
+    lapsed(bench, "lost", ago_ms=1)
+    assert [c.job_id for c in (await bench.tick("ann", 1)).claimed] == [claim.job_id]
+
+
+async def test_while_one_worker_lives_the_others_leases_lapse(bench: Bench) -> None:
+    claim = await bench.claimed(worker="frozen")
+    await bench.tick("ann")
+    lapsed(bench, "frozen")
+    assert [c.job_id for c in (await bench.tick("bob", 1)).claimed] == [claim.job_id]
+
+
+async def test_what_a_worker_gave_up_is_taken_back_at_once_after_an_outage_too(bench: Bench) -> None:
+    claim = await bench.claimed(worker="left")
+    await bench.store.leave("left")
+    await bench.claimed(worker="bob")
+    lapsed(bench, "bob")
+    assert [c.job_id for c in (await bench.tick("ann", 1)).claimed] == [claim.job_id]
+    assert set(bench.scores("workers")) == {"ann", "bob"}
+
+
+async def test_leases_that_end_too_late_because_the_clock_was_put_back_are_cut(bench: Bench) -> None:
+    await bench.claimed(worker="lost")
+    hour = 3_600_000
+    bench.redis.zincrby(bench.key("workers"), hour, "lost")
+    bench.redis.hset(bench.key("meta"), "audit_at", bench.now_ms() + hour)
+    await bench.tick("ann", lease_ms=1_000)
+    assert bench.scores("workers")["lost"] <= bench.now_ms() + 30_000
+    assert int(bench.redis.hget(bench.key("meta"), "audit_at") or 0) <= bench.now_ms() + 30_000
