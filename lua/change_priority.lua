@@ -11,7 +11,6 @@
 -- @include lib/spare
 -- @include lib/locate
 -- @include lib/append
--- @include lib/lineup
 local base, id, lane, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)
 if not job then

@@ -14,15 +14,16 @@
 -- @include lib/discard
 local base, state, grace_ms, cutoff, from = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, last, cap = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
-cutoff = cutoff or now_ms() - grace_ms
+local now = now_ms()
+cutoff = cutoff or now - grace_ms
 local ids, cursor
 if state == 'waiting' then
-  ids = discard_waiting(base, cutoff, limit)
+  ids = discard_waiting(base, now, cap, cutoff, limit)
   cursor = #ids == limit and 0 or nil
 elseif state == 'delayed' then
-  ids, cursor = discard_delayed(base, cutoff, limit, from)
+  ids, cursor = discard_delayed(base, now, cap, cutoff, limit, from)
 else
-  ids = discard_ended(base, state, cutoff, limit)
+  ids = discard_ended(base, now, cap, state, cutoff, limit)
   cursor = #ids == limit and 0 or nil
 end
 publish(base, cap, 'removed', ids)

@@ -13,14 +13,15 @@
 -- @include lib/discard
 local base, delayed_too, cutoff, cursor = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
 local limit, cap = tonumber(ARGV[4]), ARGV[5]
-cutoff = cutoff or now_ms()
+local now = now_ms()
+cutoff = cutoff or now
 local ids, more = {}, ''
 if cursor == '' then
-  ids = discard_waiting(base, cutoff, limit)
+  ids = discard_waiting(base, now, cap, cutoff, limit)
   more = #ids == limit and '' or delayed_too and '0' or nil
 else
   local from
-  ids, from = discard_delayed(base, cutoff, limit, tonumber(cursor))
+  ids, from = discard_delayed(base, now, cap, cutoff, limit, tonumber(cursor))
   more = from and tostring(from) or nil
 end
 publish(base, cap, 'removed', ids)

@@ -53,7 +53,7 @@ for at = 8 + named, #ARGV, 2 do
     break
   elseif overlap == 'cancel_previous' and at + 1 == #ARGV then
     if type(busy) == 'table' then
-      take_out(base, cap, last, busy)
+      take_out(base, now, cap, last, busy)
     end
     run(slot, start)
   elseif overlap == 'cancel_previous' or busy and (overlap == 'skip' or waiting) then

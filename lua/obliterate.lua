@@ -6,6 +6,7 @@
 -- RETURNS  {"active", how many run}: nothing was written | {"more", jobs that went in this call} | {"done", the same}
 -- RACES    tick: the first call pauses the queue, so nothing starts from there on until all is gone. A worker that was
 --          at it signs in again with its next tick. Safe to call again: it goes on where it was left.
+-- @include lib/clock
 -- @include lib/events
 -- @include lib/entry
 -- @include lib/spare
@@ -13,7 +14,7 @@
 -- @include lib/lane
 -- @include lib/discard
 local base, force, limit, cap = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
-local active = 0
+local active, now = 0, now_ms()
 for lane = 1, 4 do
   local pending = redis.pcall('XPENDING', base .. ':lane:' .. lane, 'w')
   active = active + (pending.err and 0 or pending[1]) - spare_count(base .. ':lane:' .. lane)
@@ -35,13 +36,13 @@ for lane = 1, 4 do
     return true
   end)
   in_parts('XDEL', lane_key, entries)
-  forget(base, ids)
+  forget(base, now, cap, ids)
 end
 for _, set in ipairs({ 'delayed', 'completed', 'failed', 'cancelled' }) do
   if gone < limit then
     local ids = redis.call('ZRANGE', base .. ':' .. set, 0, limit - gone - 1)
     in_parts('ZREM', base .. ':' .. set, ids)
-    forget(base, ids)
+    forget(base, now, cap, ids)
     gone = gone + #ids
   end
 end

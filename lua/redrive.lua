@@ -5,8 +5,8 @@
 -- ARGV     1 the first letter, "-" | the cursor of the reply before  2 the last letter | "" for the last one there is now
 --          3 letters to look at in this call  4 "" | a job name, encoded  5 "" | an error's type, encoded
 --          6 cap of the event stream
--- RETURNS  {last letter, cursor ("": all were looked at), letters that stay because their id is taken or their job is
---          lost, job ids …}
+-- RETURNS  {last letter, cursor ("": all were looked at), letters that stay because their id or their unique key is
+--          taken or their job is lost, job ids …}
 -- RACES    retry: takes the letter back, so one of the two finds nothing. Letters written between two calls come after the
 --          last one. Safe to call twice.
 -- @include lib/clock
@@ -22,7 +22,7 @@
 -- @include lib/lineup
 -- @include lib/revive
 local base, first, last, count, name, kind, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local now, ids, stay = now_ms(), {}, 0
+local now, ids, stay, bound = now_ms(), {}, 0, is_bound(base)
 if last == '' then
   last = last_letter(base)
 end
@@ -35,7 +35,8 @@ end
 
 local cursor = each_letter(base, first, last, count, name, kind, function(letter, parts)
   local job = parts.j and locate(base, parts.j)
-  if job and job.state == 'failed' and job.record.q == letter then
+  local ours = job and job.state == 'failed' and job.record.q == letter
+  if ours and not (bound and rebind(base, parts.j)) then
     revive(base, parts.j, job.record, 'failed', now)
   elseif not job and parts.j and parts.p and (parts.d or '') ~= '' then
     add_again(letter, parts)

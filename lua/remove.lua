@@ -6,13 +6,12 @@
 -- RETURNS  "removed" | "unknown" | "active" (a worker holds it: nothing was written)
 -- RACES    tick (claim): whichever runs first wins; a claimed job is active and stays, unless forced. Tick (settle): the
 --          job has ended, or its outcome finds nothing. Tick (sweep): the job waits again, or there is nothing to sweep.
+-- @include lib/clock
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
--- @include lib/append
--- @include lib/lineup
 -- @include lib/take_out
 local base, id, force, cap = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
 local job = locate(base, id)
@@ -22,7 +21,7 @@ end
 if job.state == 'active' and not force then
   return 'active'
 end
-take_out(base, cap, id, job)
+take_out(base, now_ms(), cap, id, job)
 if job.state == 'active' then
   wake_unless_paused(base) -- a limit of jobs that run at once has room again
 end

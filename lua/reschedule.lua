@@ -10,8 +10,6 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
--- @include lib/append
--- @include lib/lineup
 local base, id, start, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)
 if not job then
@@ -20,7 +18,7 @@ end
 if job.state ~= 'delayed' then
   return job.state
 end
-local due = tonumber(string.sub(start, 2)) + (string.sub(start, 1, 1) == '+' and now_ms() or 0)
+local due = due_ms(start, now_ms())
 redis.call('HSET', base .. ':job:' .. id, 'u', due)
 redis.call('ZADD', base .. ':delayed', due, id)
 publish(base, cap, 'rescheduled', { id })

@@ -2,7 +2,8 @@
 -- retry: failed -> waiting in its own lane, its attempts counted from nothing.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 cap of the event stream
--- RETURNS  "retried" | "unknown" | the state that it is in, which is not failed; then nothing was written
+-- RETURNS  "retried" | "unknown" | the state that it is in, which is not failed | {"held", the id of the job that holds its
+--          unique key by now, the key}; then nothing was written
 -- RACES    a second retry finds it waiting: one of two says "retried". Retention may have removed it: unknown.
 -- @include lib/clock
 -- @include lib/wake
@@ -20,6 +21,10 @@ if not job then
 end
 if job.state ~= 'failed' then
   return job.state
+end
+local forbidden = is_bound(base) and rebind(base, id)
+if forbidden then
+  return forbidden
 end
 revive(base, id, job.record, 'failed', now_ms())
 publish(base, cap, 'added', { id })

@@ -17,7 +17,7 @@
 local base, state, cutoff, from, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local name, kind, cap = ARGV[5], ARGV[6], ARGV[7]
 local LOOK = 300
-local now = now_ms()
+local now, bound = now_ms(), is_bound(base)
 cutoff = cutoff or now
 local looked = redis.call('ZRANGE', base .. ':' .. state, from, from + LOOK - 1, 'WITHSCORES')
 local ids, kept, done = {}, 0, #looked < 2 * LOOK
@@ -33,7 +33,8 @@ for at = 1, #looked, 2 do
   local id = looked[at]
   local key = base .. ':job:' .. id
   local lane, letter, err = unpack(redis.call('HMGET', key, 'p', 'q', 'x'))
-  if has_kind(err, kind) and (name == '' or has_name(record_envelope(key), name)) then
+  if has_kind(err, kind) and (name == '' or has_name(record_envelope(key), name))
+    and not (bound and rebind(base, id)) then
     ids[#ids + 1] = id
     revive(base, id, { p = lane, q = letter }, state, now)
   else

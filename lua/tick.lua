@@ -55,11 +55,11 @@ local NOT_SETTLED = -1
 local now = now_ms()
 local META = {
   'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
-  'spare', 'minute',
+  'spare', 'minute', 'bound',
 }
 local meta = redis.call('HMGET', base .. ':meta', unpack(META))
-local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare, minute = unpack(meta)
-local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
+local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare, minute, bound = unpack(meta)
+local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare, bound)
 
 local joined = renew_lease(base, worker, now, lease_ms)
 local stale, settled = { NOT_SETTLED }, 0
@@ -74,6 +74,7 @@ local taken_back = sweep(turn, max_stalls)
 local promoted = promote(turn)
 for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
   move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
+  turn.bound = turn.bound or is_bound(base)
 end
 local due = hand_out(turn)
 local behind = retain(turn)

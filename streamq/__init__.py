@@ -10,6 +10,7 @@ The names below are the whole public face; `docs/quickstart.md` starts from noth
 
 from streamq.dead_letters import DeadLetter
 from streamq.errors import (
+    DuplicateJob,
     InvalidInput,
     JobFailed,
     JobNotFound,
@@ -50,6 +51,7 @@ __all__ = [
     "ActiveJob",
     "Backoff",
     "DeadLetter",
+    "DuplicateJob",
     "Event",
     "InvalidInput",
     "Job",

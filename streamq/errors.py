@@ -14,6 +14,7 @@
     │   ├── JobFailed                     it ended as failed (`.error`)
     │   ├── JobCancelled                  it was cancelled or removed before it ended
     │   ├── JobExists                     the id is taken
+    │   ├── DuplicateJob                  this job holds the unique key (`.key`)
     │   ├── WrongState                    the job's state does not allow this (`.state`)
     │   ├── ResultNotKept                 it completed, and its result was not kept
     │   ├── JobExpired                    it was not started in time (`expires_in`); how such a job failed
@@ -132,6 +133,17 @@ class JobExists(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job_id} exists already"
+
+
+class DuplicateJob(JobError):
+    """Job `job_id` holds the unique key `key`. Nothing was added or changed."""
+
+    def __init__(self, job_id: str, key: str) -> None:
+        super().__init__(job_id, key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} holds the unique key {self.key!r}"
 
 
 class WrongState(JobError):

@@ -106,17 +106,21 @@ def _line_of(error: BaseException) -> int:
 
 
 def _lines(script: Script) -> Iterator[str]:
-    for number, line in enumerate(script.path.read_text().splitlines(), 1):
+    yield from _lines_of(script, script.path, set())
+
+
+def _lines_of(script: Script, path: Path, seen: set[Path]) -> Iterator[str]:
+    """Yield a file's lines, with each library where it is first named, what that includes before it."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
         included = INCLUDE.fullmatch(line)
         library = script.path.parent / f"{included[1]}.lua" if included else None
-        if library is not None and library.is_file():
-            for at, text in enumerate(library.read_text().splitlines(), 1):
-                script.origins.append(Origin(library, at))
-                yield text
+        if library is not None and library.is_file() and library not in seen:
+            seen.add(library)
+            yield from _lines_of(script, library, seen)
             continue
-        if library is not None:
-            script.faults.add((Origin(script.path, number), f"{library} does not exist"))
-        script.origins.append(Origin(script.path, number))
+        if library is not None and not library.is_file():
+            script.faults.add((Origin(path, number), f"{library} does not exist"))
+        script.origins.append(Origin(path, number))
         yield "" if number == 1 and line.startswith("#!") else line
 
 

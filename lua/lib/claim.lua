@@ -41,6 +41,9 @@ local function recall(turn, lane, entry, fields, known)
     fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
     return nil
   end
+  if turn.bound then
+    start_bound(turn.base, turn.now, turn.event_cap, id)
+  end
   extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0 })
   return id
 end

@@ -1,6 +1,8 @@
+-- @include lib/bonds
 -- Takes jobs out of a queue for good, up to `limit` a call; none that a worker holds. Each returns the ids.
 
-local function forget(base, ids)
+local function forget(base, now, cap, ids)
+  unbind_all(base, now, cap, ids, 'removed')
   local keys = {}
   for at, id in ipairs(ids) do
     keys[2 * at - 1], keys[2 * at] = base .. ':job:' .. id, base .. ':log:' .. id
@@ -17,7 +19,7 @@ local function in_parts(command, key, values)
 end
 
 -- Waiting jobs that came into their lane at `cutoff` or before: the least urgent lane first, the oldest first.
-local function discard_waiting(base, cutoff, limit)
+local function discard_waiting(base, now, cap, cutoff, limit)
   local ids = {}
   for lane = 4, 1, -1 do
     local lane_key, entries = base .. ':lane:' .. lane, {}
@@ -40,13 +42,13 @@ local function discard_waiting(base, cutoff, limit)
     end)
     in_parts('XDEL', lane_key, entries)
   end
-  forget(base, ids)
+  forget(base, now, cap, ids)
   return ids
 end
 
 -- Delayed jobs that were created at `cutoff` or before, the first due first. Looks at `limit` jobs from rank `from` on;
 -- returns the rank to go on from too, or nil at the end.
-local function discard_delayed(base, cutoff, limit, from)
+local function discard_delayed(base, now, cap, cutoff, limit, from)
   local looked = redis.call('ZRANGE', base .. ':delayed', from, from + limit - 1)
   local ids = {}
   for _, id in ipairs(looked) do
@@ -55,15 +57,15 @@ local function discard_delayed(base, cutoff, limit, from)
     end
   end
   in_parts('ZREM', base .. ':delayed', ids)
-  forget(base, ids)
+  forget(base, now, cap, ids)
   return ids, #looked == limit and from + #looked - #ids or nil
 end
 
 -- Ended jobs that finished at `cutoff` or before, the oldest first.
-local function discard_ended(base, state, cutoff, limit)
+local function discard_ended(base, now, cap, state, cutoff, limit)
   local key = base .. ':' .. state
   local ids = redis.call('ZRANGEBYSCORE', key, '-inf', cutoff, 'LIMIT', 0, limit)
   in_parts('ZREM', key, ids)
-  forget(base, ids)
+  forget(base, now, cap, ids)
   return ids
 end

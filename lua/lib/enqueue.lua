@@ -1,8 +1,33 @@
+-- @include lib/bonds
 -- Adds jobs to their lanes or to `delayed`. `jobs` is flat, four per job: lane, start, job id, envelope.
---   start: "0" now | "+MS" so many ms from now | "@MS" at that time. job id: "" has one generated.
--- Returns {first number, positions (from 1) of the jobs whose id was known already …}; job i without an id of its own
--- is number first + i - 1.
+--   start: "0" now | "+MS" so many ms from now | "@MS" at that time; behind a "|" the job's bonds, if it has any: a msgpack
+--   map of u (its unique key, see lib/unique). job id: "" has one generated.
+-- Returns {first number, then for each job that was not added: its position (from 1) if its id was known already, or
+-- {position, the id of the job that is there instead, "known" | "replaced" | "refused"}}; job i without an id of its own is
+-- number first + i - 1.
 local PER_JOB = 4
+
+-- Adds a job that has bonds: its id, number, lane, start, envelope. That is in its record, so that it can be replaced in
+-- place. Returns "added" | "delayed" with when it is due | else what is there instead of it.
+local function enqueue_bound(base, cap, now, job, bonds)
+  redis.call('HSET', base .. ':meta', 'bound', 1)
+  local instead, fields, parked = bind(base, cap, now, job, bonds)
+  if instead then
+    return instead
+  end
+  local key, start = base .. ':job:' .. job.id, job.start
+  extend(fields, { 'p', job.lane, 'c', now })
+  add_envelope(fields, job.envelope)
+  if start == '0' and not parked then
+    local entry = append(base, base .. ':lane:' .. job.lane, job.number .. '-0', 'j', job.id, 't', now)
+    redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
+    return 'added'
+  end
+  local due = start == '0' and now or due_ms(start, now)
+  redis.call('HSET', key, 's', 'd', 'u', due, unpack(fields))
+  redis.call('ZADD', base .. ':delayed', parked and NEVER or due, job.id)
+  return 'delayed', due
+end
 
 local function enqueue(base, cap, now, jobs, from)
   local count = (#jobs - from + 1) / PER_JOB
@@ -18,17 +43,29 @@ local function enqueue(base, cap, now, jobs, from)
     if plain and not redis.pcall('XADD', lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text).err then
       added[#added + 1] = number
     else
-      local custom = id ~= ''
+      local custom, bonds = id ~= '', nil
       id = custom and id or number
       local job_key = base .. ':job:' .. id
+      start, bonds = bonds_of(start)
       if custom and redis.call('EXISTS', job_key) == 1 then
         reply[#reply + 1] = i
+      elseif bonds then
+        local job = { id = id, number = number, lane = lane, start = start, envelope = envelope }
+        local how, due = enqueue_bound(base, cap, now, job, bonds)
+        if how == 'added' then
+          added[#added + 1] = id
+        elseif how == 'delayed' then
+          delayed[#delayed + 1] = id
+          earliest = math.min(earliest or due, due)
+        else
+          reply[#reply + 1] = { i, how[1], how[2] }
+        end
       elseif start == '0' then
         local entry = append(base, lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)
         redis.call('HSET', job_key, 's', 'q', 'p', lane, 'e', entry, 'c', now_text)
         added[#added + 1] = id
       else
-        local due = tonumber(string.sub(start, 2)) + (string.sub(start, 1, 1) == '+' and now or 0)
+        local due = due_ms(start, now)
         local fields = { 's', 'd', 'p', lane, 'c', now, 'u', due }
         add_envelope(fields, envelope)
         redis.call('HSET', job_key, unpack(fields))

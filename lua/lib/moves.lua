@@ -14,14 +14,6 @@ local function bury(turn, lane, entry, parts)
   tell(turn, 'dead', entry)
 end
 
-local function extend(fields, more)
-  local size = #fields
-  for at = 1, #more do
-    fields[size + at] = more[at]
-  end
-  return fields
-end
-
 -- To the end of its lane, under a new entry.
 local function requeue(turn, lane, id, parts, fields)
   local entry = next_number(turn.base)
@@ -54,7 +46,7 @@ local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, 
     add_envelope(fields, parts.d)
   end
   redis.call('HSET', job_key(turn, id), unpack(fields))
-  end_job(turn, 'completed', id, keep_count, keep_age_ms)
+  end_job(turn, 'completed', id, keep_count, keep_age_ms, result)
 end
 
 -- Failed for good. The dead letter holds the job too, so that it outlives the record.
@@ -70,7 +62,7 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
     end
     redis.call('HSET', key, unpack(fields))
   end
-  end_job(turn, 'failed', id, keep_count, keep_age_ms)
+  end_job(turn, 'failed', id, keep_count, keep_age_ms, err)
   tell(turn, 'failed', id)
   tell(turn, 'dead', id)
 end

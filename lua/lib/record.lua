@@ -8,18 +8,27 @@
 local PIECE, PIECES = 64, 16
 local PIECE_FIELDS = { 'd', 'd1', 'd2', 'd3', 'd4', 'd5', 'd6', 'd7', 'd8', 'd9', 'd10', 'd11', 'd12', 'd13', 'd14', 'd15' }
 
+local function extend(fields, more)
+  local size = #fields
+  for at = 1, #more do
+    fields[size + at] = more[at]
+  end
+  return fields
+end
+
 local function add_envelope(fields, envelope)
   local size = #envelope
   local at = #fields
   if size <= PIECE or size > PIECE * PIECES then
     fields[at + 1], fields[at + 2] = 'd', envelope
-    return
+    return fields
   end
   local piece = 1
   for from = 1, size, PIECE do
     fields[at + 1], fields[at + 2] = PIECE_FIELDS[piece], string.sub(envelope, from, from + PIECE - 1)
     at, piece = at + 2, piece + 1
   end
+  return fields
 end
 
 local function record_envelope(key)

@@ -1,3 +1,5 @@
+-- @include lib/bonds
+-- @include lib/lineup
 -- An ended job -> waiting in its own lane, its attempts counted from nothing, its dead letter taken back. Of the record
 -- it needs `p`, and `q` if that is set.
 local function revive(base, id, record, state, now)

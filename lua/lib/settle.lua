@@ -128,6 +128,9 @@ local function settle(turn, outcomes, from, worker)
     if outcomes[at] == 'return' then
       if give_back(turn, key, entry, worker) then
         settled = settled + 1
+        if turn.bound then
+          return_bound(turn.base, outcomes[at + 3])
+        end
       else
         stale[#stale + 1] = (at - from) / PER_OUTCOME
       end
@@ -159,7 +162,7 @@ local function settle(turn, outcomes, from, worker)
     local kind, lane, entry, id, body, a, b, started, attempts = unpack(outcomes, at, at + PER_OUTCOME - 1)
     if kind == 'done' and a == '0' then
       -- Nothing is kept: the entry need not be read.
-      end_job(turn, 'completed', id, 0)
+      end_job(turn, 'completed', id, 0, 0, body)
       tell(turn, 'completed', id)
     else
       local parts = parts_of[tonumber(lane)][entry]

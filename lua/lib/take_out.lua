@@ -1,6 +1,8 @@
+-- @include lib/bonds
 -- Takes a job (see lib/locate) out of the queue with all that is kept of it. An active one's entry is taken from its
 -- worker, whose outcome is then stale.
-local function take_out(base, cap, id, job)
+local function take_out(base, now, cap, id, job)
+  unbind_all(base, now, cap, { id }, 'removed')
   if job.entry then
     local lane_key = base .. ':lane:' .. job.lane
     redis.call('XACK', lane_key, 'w', job.entry)

@@ -1,13 +1,14 @@
+-- @include lib/bonds
 -- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
 -- `ages` holds what `meta` says of how long ended jobs are kept.
 local SETS = { completed = 'completed_age', failed = 'failed_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
-local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare)
+local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare, bound)
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
     ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
-    spare = tonumber(spare) or 0, events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
+    spare = tonumber(spare) or 0, bound = bound == '1', events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
   }
 end
 
@@ -30,12 +31,19 @@ local function tell(turn, kind, id)
 end
 
 local function forget(turn, id)
+  if turn.bound then
+    unbind(turn.base, turn.now, turn.event_cap, id, 'forgotten')
+  end
   local doomed = turn.doomed
   doomed[#doomed + 1] = job_key(turn, id)
   doomed[#doomed + 1] = turn.base .. ':log:' .. id
 end
 
-local function end_job(turn, set, id, keep_count, keep_age_ms)
+-- `body` is the result or the error. The record says all that it is to say of the end.
+local function end_job(turn, set, id, keep_count, keep_age_ms, body)
+  if turn.bound then
+    unbind(turn.base, turn.now, turn.event_cap, id, set, body)
+  end
   if keep_count == 0 then
     forget(turn, id)
     return

@@ -4,3 +4,9 @@ local function wake(base)
     redis.call('RPUSH', base .. ':wake', '1')
   end
 end
+
+local function wake_unless_paused(base)
+  if redis.call('HEXISTS', base .. ':meta', 'paused') == 0 then
+    wake(base)
+  end
+end

@@ -182,10 +182,7 @@ class Adder:
                 raise StoreUnavailable(
                     "the batch is committed, and is being added by the workers; its ids are not known"
                 )
-            first, known = reply[0], set(reply[1:])
-            count = min(CALL_JOBS, len(jobs) - len(found))
-            for i, job in enumerate(jobs[len(found) : len(found) + count]):
-                found.append(Added(job.job_id or str(first + i), i + 1 not in known))
+            found += added(jobs[len(found) : len(found) + CALL_JOBS], reply)
         if self._confirmation is not None:
             await self._confirmation.confirm()
         return found

@@ -12,6 +12,7 @@ from typing import Any
 from streamq._engine.pages import JobsPage, LettersPage, LogPage, Step, WorkersPage
 from streamq._engine.transitions import Arg, QueueCounts, StoredJob
 from streamq._engine.wire import Wire
+from streamq.errors import DuplicateJob
 from streamq.policy import RateLimit
 from streamq.settings import Settings
 
@@ -47,6 +48,9 @@ class OperatorTransitions:
         """Run a script that moves one job and answers with a word: `done` if this call moved it.
 
         A move whose reply was lost is repeated and finds the job moved, `after` its own move: that is `done` too.
+
+        Raises:
+            DuplicateJob: Another job holds this one's unique key. Nothing was changed.
         """
         tries = 0
 
@@ -55,7 +59,11 @@ class OperatorTransitions:
             tries += 1
             return self._once(name, [*args, self.settings.events_cap], self.wire)
 
-        word: str = (await self._observed(name, self._persist(attempt, self.settings.timeout))).decode()
+        reply = await self._observed(name, self._persist(attempt, self.settings.timeout))
+        if isinstance(reply, list):
+            _, holder, key = (part.decode() for part in reply)
+            raise DuplicateJob(holder, key)
+        word: str = reply.decode()
         return done if tries > 1 and word == after else word
 
     # The queue --------------------------------------------------------------------------------------------------------

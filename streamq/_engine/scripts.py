@@ -44,7 +44,15 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Script:
-    """Return the script called `name`, its includes in place."""
-    lines = (folder() / f"{name}.lua").read_text().rstrip("\n")
-    body = _INCLUDE.sub(lambda found: (folder() / f"{found[1]}.lua").read_text().rstrip("\n"), lines)
+    """Return the script called `name`, its includes in place: each once, where it is first named, its own before it."""
+    seen: set[str] = set()
+
+    def whole(part: str) -> str:
+        seen.add(part)
+        return _INCLUDE.sub(put_in, (folder() / f"{part}.lua").read_text().rstrip("\n"))
+
+    def put_in(found: re.Match[str]) -> str:
+        return f"-- {found[1]}" if found[1] in seen else whole(found[1])
+
+    body = whole(name)
     return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())

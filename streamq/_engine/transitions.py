@@ -14,25 +14,38 @@ Arg = str | bytes | int | float
 
 
 class NewJob(NamedTuple):
-    """One job for `add`: its lane, when it may start (`0`, `+ms`, `@ms`), its own id or "", its envelope."""
+    """One job for `add`: its lane, its start (`0`, `+ms`, `@ms`, and its bonds), its own id or "", its envelope."""
 
     lane: int
-    start: str
+    start: str | bytes
     job_id: str
     envelope: bytes
 
 
+def bound_start(when: str, bonds: dict[str, Any]) -> bytes:
+    """Return when a bound job may start, with its bonds, as `lua/lib/enqueue.lua` takes it."""
+    return when.encode() + b"|" + msgspec.msgpack.encode(bonds)
+
+
 class Added(NamedTuple):
-    """What became of one job of an `add`: its id, and whether it is new."""
+    """What became of one job of an `add`: its id, and whether it is new. `instead`: what that id's job did for it."""
 
     job_id: str
     is_new: bool
+    instead: str = ""
 
 
-def added(jobs: Sequence[NewJob], reply: Sequence[int]) -> list[Added]:
+def added(jobs: Sequence[NewJob], reply: Sequence[Any]) -> list[Added]:
     """Read the reply of `add` and `commit` (less its own first element): one `Added` for each of `jobs`."""
-    first, known = reply[0], set(reply[1:])
-    return [Added(job.job_id or str(first + i), i + 1 not in known) for i, job in enumerate(jobs)]
+    first = reply[0]
+    found = [Added(job.job_id or str(first + i), True) for i, job in enumerate(jobs)]
+    for known in reply[1:]:
+        if isinstance(known, int):
+            found[known - 1] = found[known - 1]._replace(is_new=False)
+        else:
+            at, job_id, how = known
+            found[at - 1] = Added(job_id.decode(), False, how.decode())
+    return found
 
 
 class Outcome(NamedTuple):

@@ -20,7 +20,7 @@ TONES = {"ok": "good", "note": "dim", "warning": "warn", "wrong": "bad"}
 
 COMMANDS = (
     # What the scripts call.
-    "DEL @", "EXISTS @", "GET @", "SET @ v", "OBJECT ENCODING @", "PERSIST @", "PEXPIRE @ 1",
+    "DEL @", "EXISTS @", "GET @", "SET @ v", "OBJECT ENCODING @", "PERSIST @", "PEXPIRE @ 1", "PTTL @",
     "UNLINK @", "INCR @", "INCRBY @ 1", "TIME",
     "HDEL @ f", "HEXISTS @ f", "HGET @ f", "HGETALL @", "HINCRBY @ f 1", "HMGET @ f", "HSET @ f v", "HSETNX @ f v",
     "LLEN @", "LPOP @", "LRANGE @ 0 1", "LTRIM @ 0 1", "RPUSH @ v",

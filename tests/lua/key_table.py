@@ -10,7 +10,7 @@ import redis
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 _ROW = re.compile(r"^\| `:([^`]+)` \| ([a-z]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
-_TTL = re.compile(r"TTL (?:(\d+) s|of)( until)?\b")
+_TTL = re.compile(r"TTL (?:(\d+) s|of)(.*\buntil)?\b")
 
 
 class KeyRow(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     (errors.JobFailed("17", "ValueError: boom"), "job 17 failed: ValueError: boom"),
     (errors.JobCancelled("17"), "job 17 was cancelled or removed before it ended"),
     (errors.JobExists("17"), "job 17 exists already"),
+    (errors.DuplicateJob("17", "rebuild:42"), "job 17 holds the unique key 'rebuild:42'"),
     (errors.WrongState("17", "retry", "active"), "cannot retry job 17: it is active"),
     (errors.ResultNotKept("17"), "job 17 completed, but its result was not kept (keep_completed)"),
     (errors.JobExpired("17", 61.5, 60.0), "job 17 expired: it waited 61.5 s, and was to start within 60 s"),

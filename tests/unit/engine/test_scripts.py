@@ -26,11 +26,17 @@ def test_a_script_is_whole(name: str) -> None:
     assert "@include" not in script.body
     assert script.sha == hashlib.sha1(script.body.encode(), usedforsecurity=False).hexdigest()
     for include in re.findall(r"^-- @include (\S+)$", (LUA / f"{name}.lua").read_text(), re.MULTILINE):
-        assert (LUA / f"{include}.lua").read_text().strip() in script.body
+        own = re.split(r"^-- @include .*\n", (LUA / f"{include}.lua").read_text(), flags=re.MULTILINE)[-1]
+        assert script.body.count(own.strip()) == 1
 
 
 def test_an_include_is_put_in_once() -> None:
     assert scripts.load("tick").body.count("local function now_ms()") == 1
+
+
+def test_what_a_library_includes_stands_before_it() -> None:
+    body = scripts.load("retry_many").body
+    assert 0 < body.index("local function wake(") < body.index("local function release_unique(")
 
 
 def test_a_script_is_read_once() -> None:

@@ -1,0 +1,63 @@
+-- @include lib/unique
+-- What binds a job to others: a unique key (lib/unique). A bound job has a record, with its bonds in fields of their own.
+-- `meta` says `bound` once a queue has had such a job; until then all of this costs one field that is read along.
+-- The gates that a new job passes, in this order: it holds its unique key; its time has come.
+
+local function is_bound(base)
+  return redis.call('HGET', base .. ':meta', 'bound') == '1'
+end
+
+-- Takes `start` apart: when, and the bonds behind its "|" (see lib/enqueue).
+local function bonds_of(start)
+  local bar = string.find(start, '|', 1, true)
+  if not bar then
+    return start, nil
+  end
+  return string.sub(start, 1, bar - 1), cmsgpack.unpack(string.sub(start, bar + 1))
+end
+
+-- Binds a new job: its id, number, lane, start, envelope. Returns {the id of the job that is there instead, "known" | "replaced" | "refused"} if it is not to be
+-- added; else nil, what its record says of its bonds, and whether it has to wait behind all times.
+local function bind(base, cap, now, job, bonds)
+  local fields, parked = {}, false
+  if bonds.u then
+    local instead, is_next = take_unique(base, cap, now, job, bonds.u)
+    if instead then
+      return instead
+    end
+    parked = is_next
+    add_unique(fields, bonds.u)
+  end
+  return nil, fields, parked
+end
+
+-- A job was claimed.
+local function start_bound(base, now, cap, id)
+  release_unique(base, now, id, 'started')
+end
+
+-- A claim that never started went back to its lane.
+local function return_bound(base, id)
+  retake_unique(base, id)
+end
+
+-- A job goes its last step, `how`: completed | failed | cancelled | removed, once each, before its record changes hands or
+-- goes; `body` is the result or the error. `forgotten` follows when the record goes by retention, or was never to be kept.
+local function unbind(base, now, cap, id, how, body)
+  release_unique(base, now, id, how)
+end
+
+local function unbind_all(base, now, cap, ids, how)
+  if #ids > 0 and is_bound(base) then
+    for _, id in ipairs(ids) do
+      unbind(base, now, cap, id, how)
+    end
+  end
+end
+
+-- An ended job comes back to life. Returns nil, or what forbids it: {"held", the unique key's holder, the key}; then
+-- nothing was written.
+local function rebind(base, id)
+  local holder, key = retake_unique(base, id)
+  return holder and { 'held', holder, key } or nil
+end

@@ -1,0 +1,152 @@
+-- @include lib/clock
+-- @include lib/wake
+-- @include lib/events
+-- @include lib/record
+-- @include lib/entry
+-- @include lib/append
+-- @include lib/spare
+-- @include lib/locate
+-- A unique key belongs to one job: `:unique:<key>` holds that job's id. The record's fields: uk the key; uw how long it is
+-- held: "p" until the job starts, "r" until it has ended, "k" while it is kept; ut for how many ms at most.
+-- `:next:<key>` is the job that gets the key when its holder has ended: it has a record, and stands in `delayed` behind
+-- all times until then.
+local NEVER = 9000000000000000
+
+local function hold_unique(base, key, id, ttl)
+  if ttl then
+    redis.call('SET', base .. ':unique:' .. key, id, 'PX', ttl)
+  else
+    redis.call('SET', base .. ':unique:' .. key, id)
+  end
+end
+
+-- Whoever holds a key; nil if that job's record was deleted behind our back, which must not block the key for ever. (The
+-- key of a job that has gone by retention may outlive it, but then it has a TTL.)
+local function unique_holder(base, key)
+  local holder = redis.call('GET', base .. ':unique:' .. key)
+  if not holder then
+    return nil
+  end
+  local lost = redis.call('EXISTS', base .. ':job:' .. holder) == 0 and redis.call('PTTL', base .. ':unique:' .. key) == -1
+  return not lost and holder or nil
+end
+
+-- Gives a job that waits or is delayed (see lib/locate) all that a newer one asked for, except its id and its bonds: its
+-- attempts count from nothing. It keeps its place in its lane if that is where the newer one would go.
+local function replace_job(base, cap, now, id, job, newer)
+  local key, lane_key = base .. ':job:' .. id, base .. ':lane:' .. job.lane
+  local due = newer.start ~= '0' and due_ms(newer.start, now)
+  local fields = add_envelope({ 'p', newer.lane, 'a', 0, 'k', 0 }, newer.envelope)
+  redis.call('HDEL', key, 'b', 'g', 'm', 'n', 'x', unpack(PIECE_FIELDS))
+  if job.state == 'delayed' and tonumber(redis.call('ZSCORE', base .. ':delayed', id)) == NEVER then
+    redis.call('HSET', key, 'u', due or now, unpack(fields)) -- it is next: that counts once it holds the key
+  elseif not due and job.entry and job.lane == newer.lane and not job.parts.d then
+    redis.call('HSET', key, unpack(fields))
+  else
+    if job.entry then
+      redis.call('XACK', lane_key, 'w', job.entry) -- it may be spare
+      redis.call('XDEL', lane_key, job.entry)
+    end
+    if due then
+      redis.call('HSET', key, 's', 'd', 'u', due, unpack(fields))
+      redis.call('ZADD', base .. ':delayed', due, id)
+    else
+      local entry = append(base, base .. ':lane:' .. newer.lane, newer.number .. '-0', 'j', id, 't', now)
+      redis.call('ZREM', base .. ':delayed', id)
+      redis.call('HDEL', key, 'u')
+      redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
+    end
+  end
+  publish(base, cap, 'updated', { id })
+  wake_unless_paused(base)
+end
+
+-- A new job asks for its key. `unique`: k the key, w how long, t ttl in ms, c what if it is held: "e" the holder stands for
+-- it, "x" it is refused, "r" it takes the place of a holder that has not started, "l" so it does, and behind one that runs
+-- it is next.
+-- Returns nil if it holds the key now, and else {who is there instead, "known" | "replaced" | "refused"}; or nil and true
+-- if it is next: it must not start yet.
+local function take_unique(base, cap, now, job, unique)
+  local key, conflict = unique.k, unique.c
+  local next_key = base .. ':next:' .. key
+  local holder = unique_holder(base, key)
+  if not holder then
+    hold_unique(base, key, job.id, unique.t)
+    return nil
+  elseif conflict == 'e' or conflict == 'x' then
+    return { holder, conflict == 'e' and 'known' or 'refused' }
+  end
+  local older_id = conflict == 'l' and redis.call('GET', next_key) or holder
+  local older = locate(base, older_id)
+  if older and (older.state == 'waiting' or older.state == 'delayed') then
+    replace_job(base, cap, now, older_id, older, job)
+    return { older_id, 'replaced' }
+  elseif older and older.state == 'active' and conflict == 'l' then
+    redis.call('SET', next_key, job.id)
+    redis.call('PERSIST', base .. ':unique:' .. key) -- the next one waits for its holder's end, not for a time
+    return nil, true
+  end
+  return { holder, 'refused' }
+end
+
+-- What a record says of its job's key, for `enqueue`.
+local function add_unique(fields, unique)
+  local at = #fields
+  fields[at + 1], fields[at + 2], fields[at + 3], fields[at + 4] = 'uk', unique.k, 'uw', unique.w
+  if unique.t then
+    fields[at + 5], fields[at + 6] = 'ut', unique.t
+  end
+end
+
+-- The next job gets the key. It lines up as one that is due, so that whoever counts or removes delayed jobs finds it.
+local function hand_over(base, now, key, next_id)
+  redis.call('DEL', base .. ':next:' .. key)
+  local due, ttl = unpack(redis.call('HMGET', base .. ':job:' .. next_id, 'u', 'ut'))
+  if not due then
+    redis.call('DEL', base .. ':unique:' .. key)
+    return
+  end
+  hold_unique(base, key, next_id, ttl)
+  redis.call('ZADD', base .. ':delayed', math.max(now, tonumber(due)), next_id)
+  wake_unless_paused(base)
+end
+
+-- What leaves the key with its holder, by how long it is held. Cancelled and removed are in none.
+local HOLDS_ON = {
+  p = {},
+  r = { started = true },
+  k = { started = true, completed = true, failed = true },
+}
+
+-- A job starts, ends or goes: its key is released if it is to be, and nobody else's. A key that is held for a time outlives
+-- a record that goes by retention.
+local function release_unique(base, now, id, how)
+  local key, mode, ttl = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'uw', 'ut'))
+  if not key then
+    return
+  end
+  local next_id = redis.call('GET', base .. ':next:' .. key)
+  if redis.call('GET', base .. ':unique:' .. key) ~= id then
+    if next_id == id and how ~= 'started' then
+      redis.call('DEL', base .. ':next:' .. key)
+    end
+  elseif next_id and how ~= 'started' then
+    hand_over(base, now, key, next_id)
+  elseif not HOLDS_ON[mode][how] and not (how == 'forgotten' and ttl) then
+    redis.call('DEL', base .. ':unique:' .. key)
+  end
+end
+
+-- A job that has ended is to run again, or a claim of it that never started went back: it takes its key again. Returns
+-- the id of the job that holds it by now, if that is another one, and the key; then nothing was written.
+local function retake_unique(base, id)
+  local key, ttl = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'ut'))
+  if not key then
+    return nil
+  end
+  local holder = unique_holder(base, key)
+  if not holder then
+    hold_unique(base, key, id, ttl)
+  end
+  return holder ~= id and holder or nil, key
+end
