@@ -50,8 +50,7 @@ class Minutes(QueueParts):
             InvalidInput: `over` makes no sense.
         """
         span = seconds("over", over, low=60.0, high=MOST_SECONDS)
-        whole_seconds, _ = await self._store.command("TIME")
-        start_ms = round((int(whole_seconds) - span) * 1000)
+        start_ms = round(await self._store.now_ms() // 1000 * 1000 - span * 1000)
         found = await self._store.command("XRANGE", keys.minutes(self._store.base), start_ms, "+")
         minutes = [_closed(entry.decode(), dict(zip(f[::2], f[1::2], strict=True))) for entry, f in found]
         number, *counts = await self._store.command("HMGET", keys.meta(self._store.base), *_COUNTERS)

@@ -115,7 +115,7 @@ class Overview(QueueParts):
         fields = ("paused", "rate_max", "rate_ms", "max_active", "max_size", "hold_until")
         found = await self._store.command("HMGET", keys.meta(self._store.base), *fields)
         paused, rate_max, rate_ms, max_active, max_size, hold_until = (int(v) if v else None for v in found)
-        hold = (hold_until - await self._now_ms()) / 1000 if hold_until else 0
+        hold = (hold_until - await self._store.now_ms()) / 1000 if hold_until else 0
         return Limits(
             paused=bool(paused),
             rate=RateLimit(rate_max, rate_ms / 1000) if rate_max and rate_ms else None,
@@ -135,7 +135,7 @@ class Overview(QueueParts):
 
     async def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:
         """Count what has happened since a moment (an earlier tally's `until`), or in the last `over` seconds."""
-        until = await self._now_ms()
+        until = await self._store.now_ms()
         start = until - round(seconds("over", over, low=0.1) * 1000) if since is None else _ms(since)
         counts: Counter[str] = Counter()
         # What happens in this very millisecond is left to the next tally.
@@ -165,10 +165,6 @@ class Overview(QueueParts):
         about = dict(zip(flat[::2], flat[1::2], strict=True))
         first = about[b"first-entry"]
         return int(first[0].partition(b"-")[0]) if first and about[b"entries-added"] > about[b"length"] else 0
-
-    async def _now_ms(self) -> int:
-        whole_seconds, micros = await self._store.command("TIME")
-        return int(whole_seconds) * 1000 + int(micros) // 1000
 
 
 def _worker(stored: StoredWorker) -> WorkerSnapshot:

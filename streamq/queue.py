@@ -138,6 +138,11 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
     def __repr__(self) -> str:
         return f"<Queue {self.name} at {self._endpoint!r}>"
 
+    @property
+    def redis(self) -> str | Redis:
+        """Where Redis is: the URL or the client that this was made with, or the environment's URL."""
+        return self._endpoint.target
+
     def _new_wire(self) -> Wire:
         return Wire(self._endpoint)
 

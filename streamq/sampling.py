@@ -74,8 +74,7 @@ class Sampler:
         return int(summary[0])
 
     async def _late(self) -> int:
-        seconds, _ = await self._store.command("TIME")
-        due = (int(seconds) - LATE) * 1000
+        due = await self._store.now_ms() - LATE * 1000
         return int(await self._store.command("ZCOUNT", keys.schedules(self._store.base), "-inf", f"{due:.0f}"))
 
     # Memory -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Endpoint:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        self.timeout = timeout
+        self.target, self.timeout = target, timeout
         self._sentinel_pool: Any = None
         if isinstance(target, str):
             try:

@@ -149,6 +149,11 @@ class Store(OperatorTransitions, ScheduleTransitions):
         """Send one plain command that is safe to repeat."""
         return await self._persist(lambda: self._plain(command), self.settings.timeout)
 
+    async def now_ms(self) -> int:
+        """Ask the server what time it is: ms since 1970."""
+        whole_seconds, micros = await self.command("TIME")
+        return int(whole_seconds) * 1000 + int(micros) // 1000
+
     async def _plain(self, command: tuple[Arg, ...]) -> Any:
         reply = await self.wire.call(*command)
         if isinstance(reply, hiredis.ReplyError):

@@ -10,7 +10,15 @@ process that owns it. Never a fake, never reachable from another machine; meant 
 """
 
 from streamq.embedded.binary import ServerBinary, find_server
-from streamq.embedded.launcher import EmbeddedServer, default_data_dir, keep_running, server, start, stop_when_unused
+from streamq.embedded.launcher import (
+    EmbeddedServer,
+    default_data_dir,
+    keep_running,
+    server,
+    start,
+    start_own,
+    stop_when_unused,
+)
 
 __all__ = [
     "EmbeddedServer",
@@ -20,5 +28,6 @@ __all__ = [
     "keep_running",
     "server",
     "start",
+    "start_own",
     "stop_when_unused",
 ]

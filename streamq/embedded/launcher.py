@@ -78,6 +78,15 @@ def start(data_dir: Path | None = None, *, stay: bool = False) -> EmbeddedServer
     """
     if os.environ.get("REDIS_URL") or os.environ.get("REDIS_HOST"):
         return EmbeddedServer(redis_url(os.environ))
+    return start_own(data_dir, stay=stay)
+
+
+def start_own(data_dir: Path | None = None, *, stay: bool = False) -> EmbeddedServer:
+    """Do as `start`, but never use the server that the environment names.
+
+    Raises:
+        ServerNotFound: As `start`.
+    """
     if sys.platform == "win32":
         raise ServerNotFound("streamq starts a server on Linux and macOS only: set REDIS_URL to a server that runs")
     folder = _prepare(data_dir or default_data_dir())

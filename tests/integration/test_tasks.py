@@ -10,7 +10,6 @@ import pytest
 
 from streamq import JobFailed, Processors, Queue, close_all_queues
 from streamq.log import current_job
-from tests.integration import guides
 from tests.integration.conftest import Bench
 
 
@@ -81,17 +80,3 @@ async def test_without_a_queue_of_its_own_a_task_uses_the_environments(
             assert await (await square.add(5)).result(20) == 25
         finally:
             await close_all_queues()
-
-
-def test_the_guide_does_what_it_says(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    [block] = guides.blocks("tasks.md")
-    guides.run(block)
-    assert capsys.readouterr().out.splitlines() == [
-        "welcomed 1 in en",
-        "welcomed 2 in de",
-        "welcomed 3 in en",
-        "['welcomed 4 in en', 'welcomed 5 in fr']",
-    ]

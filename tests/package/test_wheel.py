@@ -21,6 +21,12 @@ from streamq._engine import scripts
 print(json.dumps([streamq.__file__, str(scripts.folder()), {name: scripts.load(name).sha for name in scripts.names()}]))
 """
 
+FOUND_PLUGIN = """
+import importlib.metadata, importlib.util, json
+[entry] = importlib.metadata.entry_points(group="pytest11")
+print(json.dumps([entry.name, importlib.util.find_spec(entry.value).name]))
+"""
+
 # Everything that the import of streamq asks the system for, but for reading code, goes into `heard`.
 HEARD = """
 import asyncio, json, ssl, sys, threading
@@ -94,7 +100,14 @@ def test_the_wheel_holds_the_scripts_and_the_type_marker_and_no_tests(wheel: Pat
     pages = {str(path.relative_to(ROOT)) for path in dashboard if path.suffix in (".html", ".css", ".js", ".svg")}
     assert pages
     assert pages <= held
-    assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in held} == {"streamq"}
+    assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in held} == {
+        "streamq", "streamq_pytest.py",
+    }  # fmt: skip
+
+
+def test_pytest_finds_the_plugin_in_the_wheel(installed: Path) -> None:
+    found = run(installed, FOUND_PLUGIN)
+    assert found == ["streamq_pytest", "streamq_pytest"]
 
 
 def test_the_installed_package_works_with_what_it_declares_and_the_scripts_that_it_holds(installed: Path) -> None:
