@@ -4,12 +4,13 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = demo,dashboard
 
-.PHONY: help demo test lint bench bench-check clean
+.PHONY: help demo test lint docs bench bench-check clean
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
-	@echo "make lint   check style, types, layers and the Lua scripts"
+	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
+	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
 	@echo "make bench-check  compare with the committed baseline (half a minute)"
 	@echo "make clean  remove the virtual environment and all caches"
@@ -36,6 +37,12 @@ lint: $(INSTALLED)
 	@$(BIN)/lint-imports
 	@echo "== Lua =="
 	@$(BIN)/python tests/lint_lua.py lua
+	@$(MAKE) --no-print-directory docs
+
+# --strict: a link or an anchor that leads nowhere fails.
+docs: $(INSTALLED)
+	@echo "== documentation =="
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --group bench
@@ -45,7 +52,7 @@ bench-check: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.check
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build site
 
 # Made anew when pyproject.toml changes. Each step that can fail ends with one sentence that says what to do.
 $(INSTALLED): pyproject.toml
@@ -70,7 +77,7 @@ $(INSTALLED): pyproject.toml
 	fi; \
 	echo "== installing streamq and its tools into .venv (a minute or two the first time) =="; \
 	if ! { $(BIN)/python -m pip install --upgrade 'pip>=25.1' && \
-	       $(BIN)/python -m pip install -e '.[$(EXTRAS)]' --group dev; }; then \
+	       $(BIN)/python -m pip install -e '.[$(EXTRAS)]' --group dev --group docs; }; then \
 	    echo "make: pip could not install streamq into .venv: see its lines above, mend that, and run make again." >&2; \
 	    exit 1; \
 	fi; \

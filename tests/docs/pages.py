@@ -27,7 +27,6 @@ LANGUAGES = {
     "json": "parsed",
     "yaml": "parsed",
     "text": "shown",
-    "mermaid": "shown",
     "promql": "shown",
     "ini": "shown",
     "sql": "shown",
