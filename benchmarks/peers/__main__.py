@@ -1,7 +1,7 @@
 """How does streamq stand beside other queues? Measures all of them in one run, in turn, on one server.
 
 Every queue gets the same: one producer process; one or two worker processes at concurrency 100 (or what its adapter
-says); jobs that do nothing, jobs that sleep 10 ms, and a job every 10 ms to an idle worker. A drain counts from the
+says), at liberty and pinned to one core; jobs that do nothing, jobs that sleep 10 ms, and a job every 10 ms to an idle worker. A drain counts from the
 first handler's end until the server holds nothing that waits or runs. The environments are made in the folder that
 `--cache` names, once. Results go into results.json and README.md.
 """
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -34,6 +34,19 @@ LIMIT = 180.0
 """Seconds after which one step is given up."""
 
 
+class Run(NamedTuple):
+    """How workers are run. `concurrency` 0 is the one that the command line names."""
+
+    workers: int = 1
+    kind: str = "noop"
+    concurrency: int = 0
+    pinned: bool = False
+    """Each worker on one and the same core: threads that contend for the interpreter's lock are quicker there."""
+
+
+USUAL = Run()
+
+
 class Bench:
     """Measures one peer after the other on one server."""
 
@@ -41,9 +54,10 @@ class Bench:
         self.server, self.cache = server, options.cache
         self.jobs, self.concurrency = options.jobs, options.concurrency
 
-    def start(self, peer: Peer, mode: str, *more: str, **env: str) -> subprocess.Popen[bytes]:
-        """Start a peer's adapter in a process group of its own."""
-        command = [*environments.command(peer, self.cache), mode, "--url", self.server.tcp_url, *more]
+    def start(self, peer: Peer, mode: str, *more: str, pinned: bool = False, **env: str) -> subprocess.Popen[bytes]:
+        """Start a peer's adapter in a process group of its own, `pinned` to the last core if asked for."""
+        pin = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))] if pinned else []
+        command = [*pin, *environments.command(peer, self.cache), mode, "--url", self.server.tcp_url, *more]
         environment = {**environments.environment(peer, self.cache), tally.FOLDER: str(self.server.folder), **env}
         with (self.server.folder / f"{peer.name}.log").open("ab") as log:
             return subprocess.Popen(
@@ -75,10 +89,11 @@ class Bench:
         out = self.finish(peer, self.start(peer, "enqueue", "--how", how, "--jobs", str(jobs)))
         return float(json.loads(out.splitlines()[-1])["rate"])
 
-    def workers(self, peer: Peer, count: int, kind: str) -> list[subprocess.Popen[bytes]]:
+    def workers(self, peer: Peer, how: Run) -> list[subprocess.Popen[bytes]]:
         """Start workers and return when all have imported what they need."""
-        more = ("--concurrency", str(self.concurrency))
-        found = [self.start(peer, "worker", *more, BENCH_KIND=kind) for _ in range(count)]
+        more = ("--concurrency", str(how.concurrency or self.concurrency))
+        count = how.workers
+        found = [self.start(peer, "worker", *more, pinned=how.pinned, BENCH_KIND=how.kind) for _ in range(count)]
         self.wait(lambda: len(list(self.server.folder.glob("ready.*"))) >= count, "the workers", found)
         return found
 
@@ -108,14 +123,19 @@ class Bench:
                 return False
         return True
 
-    def drain(self, peer: Peer, jobs: int, *, workers: int = 1, kind: str = "noop") -> dict[str, float]:
-        """Add jobs, drain them, and return the rate and what it cost."""
+    def memory(self, peer: Peer, how: str, jobs: int) -> float:
+        """Return the bytes that a job takes once it is added, which is left in place."""
         self.empty()
-        memory = self.server.memory()
-        self.enqueue(peer, "bulk" if peer.bulk else "concurrently" if peer.concurrent else "one by one", jobs)
+        before = self.server.memory()
+        self.enqueue(peer, how, jobs)
+        return (self.server.memory() - before) / (jobs + 1)
+
+    def drain(self, peer: Peer, jobs: int, how: Run = USUAL) -> dict[str, float]:
+        """Add jobs, drain them, and return the rate and what it cost."""
+        quickest = "bulk" if peer.bulk else "concurrently" if peer.concurrent else "one by one"
+        waiting = self.memory(peer, quickest, jobs)
         jobs += 1  # the one that opened the producer's connection
-        waiting = (self.server.memory() - memory) / jobs
-        running = self.workers(peer, workers, kind)
+        running = self.workers(peer, how)
         try:
             before = self.server.work()
             (self.server.folder / "go").touch()
@@ -130,7 +150,7 @@ class Bench:
                 "waiting": waiting,
                 "redis_cpu_us": (after["cpu"] - before["cpu"]) / jobs * 1e6,
                 "commands": (after["commands"] - before["commands"]) / jobs,
-                "worker_mb": sum(resident_mb(worker) for worker in running) / workers,
+                "worker_mb": sum(resident_mb(worker) for worker in running) / how.workers,
             }
         finally:
             for worker in running:
@@ -139,7 +159,7 @@ class Bench:
     def latency(self, peer: Peer, jobs: int) -> list[float]:
         """Return the milliseconds from add to the handler, on an idle worker."""
         self.empty()
-        running = self.workers(peer, 1, "stamp")
+        running = self.workers(peer, Run(kind="stamp"))
         try:
             (self.server.folder / "go").touch()
             time.sleep(2.0)  # some workers tell nobody when they have begun to listen
@@ -163,9 +183,14 @@ class Bench:
         one = self.drain(peer, jobs)
         found["drain"] = one.pop("rate")
         found.update(one)
-        found["drain_2"] = self.drain(peer, jobs, workers=2)["rate"]
+        found["drain_pinned"] = self.drain(peer, jobs, Run(pinned=True))["rate"]
+        found["drain_5"] = self.drain(peer, jobs // 2, Run(concurrency=5))["rate"]
+        found["drain_5_pinned"] = self.drain(peer, jobs // 2, Run(concurrency=5, pinned=True))["rate"]
+        found["drain_2"] = self.drain(peer, jobs, Run(workers=2))["rate"]
         sleeping = 500 if peer.most_jobs < self.jobs else max(jobs // 5, 500)
-        found["sleeping"] = self.drain(peer, sleeping, kind="sleep")["rate"]
+        found["sleeping"] = self.drain(peer, sleeping, Run(kind="sleep"))["rate"]
+        if peer.delays:
+            found["delayed"] = self.memory(peer, "delayed", jobs // 4)
         ages = self.latency(peer, 300)
         for share in (0.5, 0.95, 0.99):
             found[f"p{share * 100:.0f}"] = harness.percentile(ages, share)
@@ -256,7 +281,7 @@ def main() -> int:
     results["peers"] = result
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     report.write(result)
-    print(report.table(result))
+    print(report.table(result), report.reach(result), sep="\n\n")
     plots.draw({"peers": result})
     return 1 if errors else 0
 

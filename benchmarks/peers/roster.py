@@ -21,6 +21,8 @@ class Peer(NamedTuple):
     """Whether its client is asynchronous, so that adds can be concurrent."""
     bulk: bool = False
     """Whether it can add many jobs by one call."""
+    delays: bool = True
+    """Whether the server itself holds its delayed jobs."""
     most_jobs: int = 1_000_000
     node: bool = False
 
@@ -37,7 +39,7 @@ PEERS = (
         (("LLEN", "saq:default:incomplete"), ("ZCARD", "saq:default:incomplete")),
     ),
     Peer("taskiq-redis", ("taskiq==0.13.0", "taskiq-redis==1.2.4", HIREDIS, UVLOOP),
-         (("XPENDING", "taskiq", "taskiq"),)),
+         (("XPENDING", "taskiq", "taskiq"),), delays=False),
     Peer("streaq", ("streaq==7.2.0", UVLOOP), (("XLEN", "streaq:default:queues:normal"),), bulk=True),
     Peer("docket", ("pydocket==0.27.0", HIREDIS, UVLOOP), (("XLEN", "bench:stream"),), bulk=True),
     Peer("rq", ("rq==3.0.0", HIREDIS), (("LLEN", "rq:queue:default"), ("ZCARD", "rq:wip:default")),

@@ -1,11 +1,12 @@
 """What all adapters share: the jobs, the way a worker reports, and the command line.
 
-An adapter defines a class with `connect`, `add`, `close`, `worker` (and `add_many`, if its queue can) and calls `main`.
+An adapter defines a class with `connect`, `add`, `add_delayed` (by an hour), `close`, `worker` (and `add_many`, if its
+queue can) and calls `main`.
 It runs in its queue's own environment, so nothing but the standard library is imported here.
 
-    with_x.py enqueue --how "one by one" | concurrently | bulk --jobs N    prints {"rate": …}
-    with_x.py produce --jobs N                                             a job every 10 ms
-    with_x.py worker                                                       waits for the gate, runs until killed
+    with_x.py enqueue --how "one by one" | concurrently | bulk | delayed --jobs N    prints {"rate": …}
+    with_x.py produce --jobs N                                                       a job every 10 ms
+    with_x.py worker                                             waits for the gate, runs until killed
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks.tally import FOLDER, Tally
 
 AT_ONCE, BATCH, PAUSE = 100, 1000, 0.01
+HOUR = 3600
 KIND = os.environ.get("BENCH_KIND", "noop")
 """noop | sleep (10 ms) | stamp (report the age)"""
 tally = Tally()
@@ -90,8 +92,9 @@ async def _enqueue(adapter: Any, how: str, jobs: int) -> float:
         for at in range(0, jobs, AT_ONCE):
             await asyncio.gather(*(adapter.add(payload(i)) for i in range(at, min(at + AT_ONCE, jobs))))
     else:
+        add = adapter.add_delayed if how == "delayed" else adapter.add
         for i in range(jobs):
-            await adapter.add(payload(i))
+            await add(payload(i))
     took = time.perf_counter() - start
     await adapter.close()
     return jobs / took
@@ -105,8 +108,9 @@ def _enqueue_blocking(adapter: Any, how: str, jobs: int) -> float:
         for at in range(0, jobs, BATCH):
             adapter.add_many([payload(i) for i in range(at, min(at + BATCH, jobs))])
     else:
+        add = adapter.add_delayed if how == "delayed" else adapter.add
         for i in range(jobs):
-            adapter.add(payload(i))
+            add(payload(i))
     took = time.perf_counter() - start
     adapter.close()
     return jobs / took

@@ -8,7 +8,7 @@ from typing import Any
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.worker import Worker
-from kit import Adapter, gate, job, main, run
+from kit import HOUR, Adapter, gate, job, main, run
 
 
 async def noop(ctx: Any, data: Any) -> None:
@@ -21,6 +21,9 @@ class Arq(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.pool.enqueue_job("noop", data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.pool.enqueue_job("noop", data, _defer_by=HOUR)
 
     async def close(self) -> None:
         await self.pool.aclose()

@@ -13,6 +13,7 @@ const url = new URL(option('url'));
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
 const folder = process.env.STREAMQ_BENCH_TALLY;
 const kind = process.env.BENCH_KIND || 'noop';
+const HOUR = 3600 * 1000;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 // CLOCK_MONOTONIC in seconds: the clock that Python's time.monotonic() reads.
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9;
@@ -26,7 +27,7 @@ async function enqueue() {
   for (let at = 0; at < jobs; at += size) {
     const part = Array.from({ length: Math.min(size, jobs - at) }, (_, i) => payload(at + i));
     if (how === 'bulk') await queue.addBulk(part.map((data) => ({ name: 'noop', data })));
-    else await Promise.all(part.map((data) => queue.add('noop', data)));
+    else await Promise.all(part.map((data) => queue.add('noop', data, how === 'delayed' ? { delay: HOUR } : {})));
   }
   const took = monotonic() - start;
   await queue.close();

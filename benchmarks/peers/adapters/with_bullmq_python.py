@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from bullmq import Queue, Worker
-from kit import Adapter, gate, job, main, run
+from kit import HOUR, Adapter, gate, job, main, run
 
 
 class Bull(Adapter):
@@ -15,6 +15,9 @@ class Bull(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.queue.add("noop", data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.queue.add("noop", data, {"delay": HOUR * 1000})
 
     async def add_many(self, many: list[Any]) -> None:
         await self.queue.addBulk([{"name": "noop", "data": data, "opts": {}} for data in many])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from kit import KIND, Adapter, blocking_job, gate, main
+from kit import HOUR, KIND, Adapter, blocking_job, gate, main
 
 app = Celery("bench")
 app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=100)
@@ -25,6 +25,9 @@ class Peer(Adapter):
 
     def add(self, data: Any) -> None:
         noop.delay(data)
+
+    def add_delayed(self, data: Any) -> None:
+        noop.apply_async((data,), countdown=HOUR)
 
     def close(self) -> None:
         app.close()

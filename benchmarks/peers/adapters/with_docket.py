@@ -3,11 +3,11 @@ default 250 ms, slept whenever all slots are full); enough connections for the c
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from docket import Docket, Worker
-from kit import Adapter, gate, job, main, run
+from kit import HOUR, Adapter, gate, job, main, run
 
 
 async def noop(data: dict[str, Any]) -> None:
@@ -25,6 +25,9 @@ class Peer(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.docket.add(noop)(data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.docket.add(noop, when=datetime.now(UTC) + timedelta(seconds=HOUR))(data)
 
     async def add_many(self, many: list[Any]) -> None:
         await self.docket.add_many([self.docket.call(noop)(data) for data in many])

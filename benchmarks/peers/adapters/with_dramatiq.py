@@ -8,7 +8,7 @@ import os
 import threading
 from typing import Any
 
-from kit import KIND, Adapter, blocking_job, gate, main
+from kit import HOUR, KIND, Adapter, blocking_job, gate, main
 
 os.environ["dramatiq_queue_prefetch"] = "1000"  # noqa: SIM112 - read when dramatiq is imported
 import dramatiq
@@ -25,6 +25,9 @@ class Dramatiq(Adapter):
 
     def add(self, data: Any) -> None:
         self.noop.send(data)
+
+    def add_delayed(self, data: Any) -> None:
+        self.noop.send_with_options(args=(data,), delay=HOUR * 1000)
 
     def close(self) -> None:
         self.broker.close()

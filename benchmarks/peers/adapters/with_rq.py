@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from kit import Adapter, gate, main
+from kit import HOUR, Adapter, gate, main
 from redis import Redis
 from rq import Queue, SimpleWorker
 
@@ -18,6 +19,9 @@ class Rq(Adapter):
 
     def add(self, data: Any) -> None:
         self.queue.enqueue("kit.blocking_job", data)
+
+    def add_delayed(self, data: Any) -> None:
+        self.queue.enqueue_in(timedelta(seconds=HOUR), "kit.blocking_job", data)
 
     def add_many(self, many: list[Any]) -> None:
         self.queue.enqueue_many([Queue.prepare_data("kit.blocking_job", (data,)) for data in many])

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from kit import Adapter, gate, job, main, run
+from kit import HOUR, Adapter, gate, job, main, run
 from saq import Queue, Worker
 
 
@@ -20,6 +21,9 @@ class Saq(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.queue.enqueue("noop", data=data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.queue.enqueue("noop", data=data, scheduled=time.time() + HOUR)
 
     async def close(self) -> None:
         await self.queue.disconnect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit import Adapter, gate, job, main, run
+from kit import HOUR, Adapter, gate, job, main, run
 
 from streamq import ActiveJob, Processors, Queue, Worker
 
@@ -17,6 +17,9 @@ class Streamq(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.queue.add("noop", data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.queue.add("noop", data, delay=HOUR)
 
     async def add_many(self, many: list[Any]) -> None:
         await self.queue.add_many([("noop", data) for data in many])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit import Adapter, gate, job, main
+from kit import HOUR, Adapter, gate, job, main
 from streaq import Worker
 
 
@@ -26,6 +26,9 @@ class Streaq(Adapter):
 
     async def add(self, data: Any) -> None:
         await self.noop.enqueue(data)
+
+    async def add_delayed(self, data: Any) -> None:
+        await self.noop.enqueue(data).start(delay=HOUR)
 
     async def add_many(self, many: list[Any]) -> None:
         await self.peer.enqueue_many([self.noop.enqueue(data) for data in many])
