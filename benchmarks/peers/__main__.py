@@ -1,9 +1,9 @@
 """How does streamq stand beside other queues? Measures all of them in one run, in turn, on one server.
 
 Every queue gets the same: one producer process; one or two worker processes at concurrency 100 (or what its adapter
-says), at liberty and pinned to one core; jobs that do nothing, jobs that sleep 10 ms, and a job every 10 ms to an idle worker. A drain counts from the
-first handler's end until the server holds nothing that waits or runs. The environments are made in the folder that
-`--cache` names, once. Results go into results.json and README.md.
+says), at liberty and pinned to one core; jobs that do nothing, jobs that sleep 10 ms, and a job every 10 ms to an idle
+worker. A drain counts from the first handler's end until the server holds nothing that waits or runs. The environments
+are made in the folder that `--cache` names, once. Results go into results.json and README.md.
 """
 
 from __future__ import annotations
