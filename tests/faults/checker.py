@@ -35,6 +35,8 @@ class Verdict:
 
     accepted: set[str]
     runs: dict[str, list[Run]] = field(default_factory=dict)
+    deaths: dict[int, float] = field(default_factory=dict)
+    """When each process died that was killed."""
     accepted_twice: set[str] = field(default_factory=set)
 
     @property
@@ -83,6 +85,15 @@ class Verdict:
         """Pairs of successive runs of the same attempt: repeats that are no retries."""
         return self.duplicates_outside(())
 
+    @property
+    def duplicates_without_a_death(self) -> list[tuple[Run, Run]]:
+        """The duplicates that are not owed to the death of the first run's process between the two starts."""
+        return [
+            (first, second)
+            for first, second in self.duplicates
+            if not first.start <= self.deaths.get(first.pid, -math.inf) <= second.start
+        ]
+
     def duplicates_outside(self, windows: Sequence[Window]) -> list[tuple[Run, Run]]:
         """Return the duplicates that no fault explains: none was on from the first run's start to the second's."""
         found = []
@@ -116,6 +127,7 @@ def check(lines: Iterable[Line]) -> Verdict:
             run = started.pop(0)
             done.append(Run(run.job, run.attempt, run.pid, run.start, line.at, line.outcome))
         elif line.kind == "killed":
+            verdict.deaths[line.pid] = line.at
             for started in open_runs.values():
                 done += [Run(r.job, r.attempt, r.pid, r.start, line.at) for r in started if r.pid == line.pid]
                 started[:] = [r for r in started if r.pid != line.pid]

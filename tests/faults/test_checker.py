@@ -78,6 +78,21 @@ def test_a_fault_excuses_only_the_duplicates_that_it_can_have_caused() -> None:
     assert len(verdict.duplicates_outside([])) == 1
 
 
+def test_only_the_death_of_its_own_worker_between_the_two_runs_excuses_a_duplicate() -> None:
+    first, second = [line("start", 1), line("end", 2)], [line("start", 5, pid=11), line("end", 6, pid=11)]
+
+    def unexplained(*between: Line) -> int:
+        return len(check([*first, *between, *second]).duplicates_without_a_death)
+
+    assert unexplained() == 1
+    assert unexplained(line("killed", 3, "", pid=10)) == 0
+    assert unexplained(line("killed", 3, "", pid=12)) == 1
+    killed_before = [line("killed", 0.5, "", pid=10), *first, *second]
+    assert len(check(killed_before).duplicates_without_a_death) == 1
+    killed_after = [*first, *second, line("killed", 7, "", pid=10)]
+    assert len(check(killed_after).duplicates_without_a_death) == 1
+
+
 def test_two_runs_at_once_overlap_and_two_in_a_row_do_not() -> None:
     at_once = [line("start", 0), line("start", 1, pid=11), line("end", 2), line("end", 3, pid=11)]
     assert [(one.pid, two.pid) for one, two in check(at_once).overlapping] == [(10, 11)]
