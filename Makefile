@@ -4,11 +4,12 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = demo,dashboard
 
-.PHONY: help demo test lint docs bench bench-check clean
+.PHONY: help demo test storm lint docs bench bench-check clean
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
+	@echo "make storm  run the fault tests that give figures in their long form (about an hour), and keep the figures"
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
@@ -25,6 +26,13 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore tests/faults --reruns 1
 	@echo "== faults: real processes, killed, frozen and cut off (some ten minutes) =="
 	@$(BIN)/python -m pytest -n 2 tests/faults --reruns 2
+
+FIGURES = docs/reliability-figures.json
+STORMS = storm stops freezes network states failover clocks crash_points
+
+# Each prints its seed, the faults that it caused, the versions and what came of it; STREAMQ_SEED=… repeats the faults.
+storm: $(INSTALLED)
+	@STREAMQ_LONG=1 STREAMQ_FIGURES=$(FIGURES) $(BIN)/python -m pytest -s $(STORMS:%=tests/faults/test_%.py)
 
 lint: $(INSTALLED)
 	@echo "== ruff check =="
