@@ -6,6 +6,7 @@ Judged from outside: by the ledger, which knows what was accepted and run, and b
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import subprocess
@@ -88,6 +89,7 @@ class Outcome:
             "repeated otherwise": at_most(len(self.unexplained), self.accepted),
             "adds whose fate the producer does not know": self.unsure,
             "recoveries": len(self.recoveries),
+            "outage of the server, s: longest": round(max((b - a for a, b in self.outages), default=0.0), 2),
             "recovery, s: median": round(percentile(self.recoveries, 0.5), 2),
             "recovery, s: p99": round(percentile(self.recoveries, 0.99), 2),
             "recovery, s: longest": round(max(self.recoveries, default=0.0), 2),
@@ -214,14 +216,15 @@ def endings(client: Any, queue: str) -> Counter[tuple[str, str]]:
 
 
 def recoveries(verdict: Verdict, outages: list[Window]) -> list[float]:
-    """Return how long each run that was killed waited for its next start, less the time that the server was away."""
+    """Return how long each run that was killed waited for its next start.
+
+    Counted from its worker's death, or from the server's return if that was away meanwhile: leases may begin anew then.
+    """
     found = []
     for runs in verdict.runs.values():
         for run in runs:
-            if run.outcome or run.end == float("inf"):
-                continue
-            again = min((other.start for other in runs if other.start > run.end), default=None)
-            if again is not None:
-                away = sum(max(min(again, until) - max(run.end, since), 0.0) for since, until in outages)
-                found.append(again - run.end - away)
+            again = min((other.start for other in runs if other.start > run.end), default=math.inf)
+            if not run.outcome and run.end < again < math.inf:
+                returns = [until for since, until in outages if since < again and until > run.end]
+                found.append(again - max(run.end, *returns, -math.inf))
     return found
