@@ -42,6 +42,7 @@ class Run:
         os.environ[commands.SERVER] = os.environ["REDIS_URL"]
         os.environ["STREAMQ_DOCS_PATH"] = os.environ["PATH"]
         self._make_commands()
+        (self.folder / "deploy").symlink_to(ROOT / "deploy")  # what a reader has who has the repository
         sys.path.insert(0, str(self.folder))
         os.environ["PYTHONPATH"] = os.pathsep.join([str(self.folder), str(ROOT)])
         self._names = types.ModuleType("__main__")
