@@ -37,7 +37,7 @@ local jobs, skipped = {}, {}
 local function run(slot, start)
   last = id .. '@' .. slot
   local at = #jobs
-  jobs[at + 1], jobs[at + 2], jobs[at + 3], jobs[at + 4] = schedule.lane, start, last, schedule.envelope
+  jobs[at + 1], jobs[at + 2], jobs[at + 3], jobs[at + 4] = schedule.lane, start_of(schedule, start), last, schedule.envelope
   left = left - 1
   busy = overlap ~= 'allow'
 end
@@ -70,7 +70,12 @@ end
 
 local added = 0
 if #jobs > 0 then
-  added = #jobs / PER_JOB - (#enqueue(base, cap, now, jobs, 1) - 1)
+  local reply = enqueue(base, cap, now, jobs, 1)
+  added = #jobs / PER_JOB - (#reply - 1)
+  for i = 2, #reply do
+    local at = type(reply[i]) == 'table' and reply[i][1] or reply[i]
+    skipped[#skipped + 1] = jobs[(at - 1) * PER_JOB + 3] -- its unique key is held
+  end
 end
 publish(base, cap, 'missed', { unpack(ARGV, 8, 7 + named) })
 publish(base, cap, 'skipped', skipped)

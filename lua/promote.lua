@@ -2,7 +2,8 @@
 -- promote: delayed -> waiting, before it is due.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 cap of the event stream
--- RETURNS  "promoted" | "unknown" | the state that it is in, which is not delayed; then nothing was written
+-- RETURNS  "promoted" | "unknown" | "parked" (it waits for another job's end, not for a time) |
+--          the state that it is in, which is not delayed; then nothing was written
 -- RACES    tick (promote): whichever runs first wins; the other finds it waiting. Two calls: one says "promoted".
 -- @include lib/clock
 -- @include lib/wake
@@ -10,6 +11,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/unique
 -- @include lib/append
 -- @include lib/lineup
 local base, id, cap = KEYS[1], ARGV[1], ARGV[2]
@@ -19,6 +21,9 @@ if not job then
 end
 if job.state ~= 'delayed' then
   return job.state
+end
+if is_parked(base, id) then
+  return 'parked'
 end
 line_up(base, id, job.lane, now_ms())
 redis.call('HDEL', base .. ':job:' .. id, 'u')

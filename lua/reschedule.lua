@@ -2,7 +2,8 @@
 -- reschedule: delayed -> delayed until another time.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 when: "+MS" so many ms from now | "@MS" at that time  3 cap of the event stream
--- RETURNS  "rescheduled" | "unknown" | the state that it is in, which is not delayed; then nothing was written
+-- RETURNS  "rescheduled" | "unknown" | "parked" (it waits for another job's end, not for a time) |
+--          the state that it is in, which is not delayed; then nothing was written
 -- RACES    tick (promote): once it is due and promoted, this finds it waiting. Two calls: the later one counts.
 -- @include lib/clock
 -- @include lib/wake
@@ -10,6 +11,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/unique
 local base, id, start, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)
 if not job then
@@ -17,6 +19,9 @@ if not job then
 end
 if job.state ~= 'delayed' then
   return job.state
+end
+if is_parked(base, id) then
+  return 'parked'
 end
 local due = due_ms(start, now_ms())
 redis.call('HSET', base .. ':job:' .. id, 'u', due)

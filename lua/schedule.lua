@@ -3,6 +3,7 @@
 -- KEYS     1 queue base
 -- ARGV     1 schedule id  2 spec  3 digest of the timing  4 lane  5 envelope  6 overlap  7 limit or ""
 --          8 anchor  9 next slot or "" if none follows (both "" in a first call: they need the server's time)
+--          10 bonds of its jobs or ""
 -- RETURNS  {now ms, "compute", anchor or ""} the timing is new: nothing was written, call again with anchor and next slot;
 --          {now ms, "set" | "kept", field, value … of the schedule}
 -- RACES    the same call of others: the first one sets the slot, the rest keep it. fire: the revision tells it that what it
@@ -11,7 +12,7 @@
 -- @include lib/wake
 -- @include lib/schedules
 local base, id, spec, timing, lane, envelope, overlap, limit = KEYS[1], unpack(ARGV, 1, 7)
-local anchor, next_slot = ARGV[8], ARGV[9]
+local anchor, next_slot, bonds = ARGV[8], ARGV[9], ARGV[10]
 local key, schedules_key, now = schedule_key(base, id), base .. ':schedules', now_ms()
 local stored = read_schedule(base, id) or {}
 
@@ -33,8 +34,8 @@ if not same then
 else
   redis.call('ZADD', schedules_key, 'NX', look_at(stored.next, stored.paused), id)
 end
-for field, value in pairs({ spec = spec, lane = lane, envelope = envelope, overlap = overlap }) do
-  if stored[field] ~= value then
+for field, value in pairs({ spec = spec, lane = lane, envelope = envelope, overlap = overlap, bonds = bonds }) do
+  if (stored[field] or '') ~= value then
     redis.call('HSET', key, field, value)
     changed = true
   end

@@ -45,6 +45,7 @@ from streamq.queue import Queue, QueueStats
 from streamq.schedule import Schedule, ScheduleSnapshot
 from streamq.settings import Settings
 from streamq.task import Task, TaskJob
+from streamq.unique import Unique
 from streamq.worker import Worker
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "StreamqError",
     "Task",
     "TaskJob",
+    "Unique",
     "Unrecoverable",
     "Worker",
     "WrongState",

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import msgspec
 
 from streamq.errors import InvalidInput
+from streamq.names import MAX_ID as MAX_ID
+from streamq.names import MAX_NAME as MAX_NAME
+from streamq.names import check_text as check_text
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds, whole
+from streamq.unique import Unique
 
-MAX_ID = 256
-MAX_NAME = 256
 MAX_TAGS = 16
 MAX_HEADERS = 4_096
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+\Z")
 
 
@@ -51,25 +52,6 @@ class JobState(enum.StrEnum):
     def ended(self) -> bool:
         """Whether this state is final."""
         return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
-
-
-def check_text(what: str, value: str, limit: int) -> str:
-    """Return `value` if it can be part of a key: text of 1 to `limit` bytes, no control characters, no braces.
-
-    Raises:
-        InvalidInput: It can't; the message names `what` and the limit.
-    """
-    if not isinstance(value, str):
-        raise InvalidInput(f"{what} must be text, not {type(value).__name__}")
-    if not value:
-        raise InvalidInput(f"{what} must not be empty")
-    if _CONTROL.search(value):
-        raise InvalidInput(f"{what} must not contain control characters or lone surrogates: {value[:60]!r}")
-    if "{" in value or "}" in value:
-        raise InvalidInput(f"{what} must not contain braces (they mark a key's hash slot): {value[:60]!r}")
-    if len(value.encode()) > limit:
-        raise InvalidInput(f"{what} takes {len(value.encode()):,} bytes, over the limit of {limit}")
-    return value
 
 
 def queue_name(value: str) -> str:
@@ -105,6 +87,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             using an attempt. A delay does not count; neither does a retry, by whomever.
         tags: Up to 16 words that its snapshots and its handler see.
         headers: Text by name for whoever handles the job (trace ids, tenants …), up to 4 KB in all.
+        unique: A key that only one job holds at a time; see `Unique`.
     """
 
     priority: Priority = Priority.NORMAL
@@ -119,6 +102,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     expires_in: Seconds | None = None
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] | None = None
+    unique: Unique | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -138,7 +122,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             seconds("timeout", self.timeout, low=0.001)
         if self.job_id is not None:
             check_job_id(self.job_id)
-        for name, kind in (("backoff", Backoff), ("keep_completed", Retention), ("keep_failed", Retention)):
+        for name, kind in _KINDS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise InvalidInput(f"{name} must be a {kind.__name__}, not {value!r}")
@@ -164,6 +148,9 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     def expires_seconds(self) -> float | None:
         """The time to the first start in seconds."""
         return self.expires_in.total_seconds() if isinstance(self.expires_in, timedelta) else self.expires_in
+
+
+_KINDS = (("backoff", Backoff), ("keep_completed", Retention), ("keep_failed", Retention), ("unique", Unique))
 
 
 def _check_tags(tags: Any) -> None:
@@ -221,6 +208,7 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    unique_key: str | None = None
 
 
 class JobSource(Protocol):
@@ -235,7 +223,7 @@ class JobSource(Protocol):
 class Job:
     """The handle that `add` returns: the job's id, and ways to follow it. It holds no state of the job.
 
-    `is_new` is False when a job of that id was there already and nothing was added.
+    `is_new` is False when nothing was added: a job of that id was there already, or the one that holds the unique key.
     """
 
     __slots__ = ("_queue", "id", "is_new", "name")

@@ -21,7 +21,7 @@ from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.snapshots import snapshot
 from streamq._engine.store import Store
-from streamq._engine.transitions import Added, NewJob
+from streamq._engine.transitions import Added, NewJob, bound_start
 from streamq._engine.wire import Wire
 from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
@@ -36,6 +36,7 @@ from streamq.overview import Overview
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
 from streamq.schedules import Schedules
 from streamq.settings import Settings
+from streamq.unique import REFUSING, Unique
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -62,6 +63,7 @@ class OptionFields(TypedDict, total=False):
     expires_in: Seconds | None
     tags: tuple[str, ...]
     headers: Mapping[str, str] | None
+    unique: Unique | None
 
 
 NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
@@ -162,11 +164,13 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         `data` must come back exactly as it is: dicts, lists, text, bytes, numbers, booleans, None, or a msgspec struct
         or dataclass. Options are given as `options=JobOptions(...)` or one by one; see `JobOptions`. Concurrent adds
         share round trips. A connection lost on the way is retried under the same number, so the job exists once. While
-        a job of the same `job_id` is known, nothing is added and the handle's `is_new` is False. With `durable` this
-        also waits until the job is on the server's disk and on `STREAMQ_DURABLE_REPLICAS` replicas.
+        a job of the same `job_id` is known, or another one holds the key of `unique`, nothing is added: the handle is
+        that job's, and its `is_new` is False. With `durable` this also waits until the job is on the server's disk and
+        on `STREAMQ_DURABLE_REPLICAS` replicas.
 
         Raises:
             InvalidInput: A name, id, option or the data does not fit; nothing was sent.
+            DuplicateJob: Another job holds the unique key, and `on_conflict` has this one refused; nothing was added.
             PayloadTooLarge: Nothing was sent.
             QueueFull: The queue is at its `set_max_size`; nothing was added.
             StoreRefused: Redis can't take it (out of memory …) or can't keep `durable`'s promise; nothing was added.
@@ -177,11 +181,11 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, name, 1)
         if sending is None:
             job = self._encode(name, data, options, fields)
-            done = (await self._adder_for(durable).add((job,)))[0]
+            done = (await self._adder_for(durable).add((job,)))[0].if_taken()
         else:
             with _told(observer, sending) as ids:
                 job = self._encode(name, data, options, fields, sending.headers)
-                done = (await self._adder_for(durable).add((job,)))[0]
+                done = (await self._adder_for(durable).add((job,)))[0].if_taken()
                 ids.append(done.job_id)
         return Job(self, done.job_id, name, is_new=done.is_new)
 
@@ -194,6 +198,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         Raises:
             InvalidInput, PayloadTooLarge: One does not fit (the message says which); nothing was sent.
             QueueFull, StoreRefused: None was added.
+            DuplicateJob: The unique key of one is held, and its `on_conflict` has it refused; none was added.
             StoreUnavailable: Redis did not answer in time, or did not confirm; whether they were added is unknown.
         """
         specs = list(jobs)
@@ -208,6 +213,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
 
     async def _add_specs(self, specs: list[NewJobSpec], durable: bool, carried: Mapping[str, str] | None) -> list[Job]:
         encoded, names = [], []
+        uniques: list[tuple[int, Unique]] = []
         for at, spec in enumerate(specs):
             if not isinstance(spec, tuple) or not 2 <= len(spec) <= 3:
                 found = f"a tuple of {len(spec)}" if isinstance(spec, tuple) else f"a {type(spec).__name__}"
@@ -221,7 +227,10 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
                 error.add_note(f"in job {at} of add_many")
                 raise
             names.append(spec[0])
-        done = await self._adder_for(durable).add(encoded)
+            unique = (options and options.unique) or self.defaults.unique
+            if unique is not None:
+                uniques.append((at, unique))
+        done = await self._adder_for(durable).add(encoded, all_or_none=bool(uniques) and _may_be_refused(uniques))
         return [Job(self, job.job_id, name, is_new=job.is_new) for job, name in zip(done, names, strict=True)]
 
     def _adder_for(self, durable: bool) -> Adder:
@@ -256,7 +265,9 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         if carried:
             chosen = _with_headers(chosen, carried)
         envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
-        return NewJob(int(chosen.priority), start_of(chosen), chosen.job_id or "", envelope)
+        bonds = codec.bonds(chosen)
+        start = bound_start(start_of(chosen), bonds) if bonds else start_of(chosen)
+        return NewJob(int(chosen.priority), start, chosen.job_id or "", envelope)
 
     def _options(self, options: JobOptions | None, fields: OptionFields) -> JobOptions:
         """Lay what the call says over the queue's defaults."""
@@ -385,6 +396,20 @@ def _told(observer: Observer, sending: Sending) -> Iterator[list[str]]:
         tell(observer, sending.failed, error)
         raise
     tell(observer, sending.sent, ids)
+
+
+def _may_be_refused(jobs: list[tuple[int, Unique]]) -> bool:
+    """Whether a unique key may have one of these jobs refused, and so all of them.
+
+    Raises:
+        InvalidInput: Two of them have the same key, and the second is to be refused then.
+    """
+    held = set()
+    for at, unique in jobs:
+        if unique.on_conflict == "raise" and unique.key in held:
+            raise InvalidInput(f"job {at} has the unique key {unique.key!r} of one before it; on_conflict is 'raise'")
+        held.add(unique.key)
+    return any(unique.on_conflict in REFUSING for _, unique in jobs)
 
 
 def _with_headers(options: JobOptions, carried: Mapping[str, str]) -> JobOptions:

@@ -13,7 +13,7 @@ import msgspec
 
 from streamq import slots
 from streamq._engine import codec
-from streamq._engine.scheduling import NewSchedule, StoredSchedule, job_id
+from streamq._engine.scheduling import NewSchedule, StoredSchedule
 from streamq._engine.snapshots import moment
 from streamq._engine.store import Store
 from streamq._engine.transitions import NewJob
@@ -21,6 +21,7 @@ from streamq.errors import InvalidInput, ScheduleNotFound, StoreUnavailable
 from streamq.job import Job, JobOptions
 from streamq.policy import Priority
 from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot, check_schedule_id, spec_of
+from streamq.unique import Unique
 
 RESUME_TRIES = 10
 
@@ -52,7 +53,8 @@ class Schedules:
         spec = spec_of(chosen)
         body = msgspec.msgpack.encode(spec)
         timing = slots.timing_of(spec, chosen.limit)
-        new = NewSchedule(id, body, timing, job.lane, job.envelope, chosen.overlap, chosen.limit)
+        bonds = job.start.partition(b"|")[2] if isinstance(job.start, bytes) else b""
+        new = NewSchedule(id, body, timing, job.lane, job.envelope, chosen.overlap, chosen.limit, bonds)
         found = await self._store.schedule(new)
         if isinstance(found, tuple):
             now, anchor = found
@@ -100,13 +102,15 @@ class Schedules:
 
         Raises:
             ScheduleNotFound: It is unknown.
+            DuplicateJob: Another job holds its unique key, and it is to be refused then. Nothing was added.
             StoreError: Redis did not answer in time; whether the job was added is unknown.
         """
         stored = await self._known(id)
-        at = await self._store.trigger(id, secrets.token_hex(8))
-        if at is None:
+        added = await self._store.trigger(id, secrets.token_hex(8))
+        if added is None:
             raise ScheduleNotFound(id)
-        return Job(self, job_id(id, at), _described(stored)[0])  # type: ignore[arg-type]
+        name = _described(stored)[0]
+        return Job(self, added.job_id, name, is_new=added.is_new)  # type: ignore[arg-type]
 
     async def remove_schedule(self, id: str) -> bool:
         """Remove a schedule; False if it is unknown. Jobs that it has added stay."""
@@ -166,6 +170,7 @@ def _snapshot(stored: StoredSchedule) -> ScheduleSnapshot:
 def _described(stored: StoredSchedule) -> tuple[str, Any, JobOptions]:
     envelope = codec.decode_envelope(stored.envelope)
     said = envelope.options or codec.EnvelopeOptions()
+    bonds = msgspec.msgpack.decode(stored.bonds) if stored.bonds else {}
     options = JobOptions(
         priority=Priority(stored.lane),
         attempts=said.a,
@@ -176,5 +181,6 @@ def _described(stored: StoredSchedule) -> tuple[str, Any, JobOptions]:
         expires_in=said.x,
         tags=said.g,
         headers=said.h,
+        unique=Unique.from_bond(bonds["u"]) if "u" in bonds else None,
     )
     return envelope.name, codec.decode(bytes(envelope.data)), options

@@ -16,6 +16,14 @@ local function bonds_of(start)
   return string.sub(start, 1, bar - 1), cmsgpack.unpack(string.sub(start, bar + 1))
 end
 
+-- What would become of a new job, as `judge_unique` says it: "free" and "next" are added.
+local function judge(base, bonds)
+  if bonds.u then
+    return judge_unique(base, bonds.u)
+  end
+  return 'free'
+end
+
 -- Binds a new job: its id, number, lane, start, envelope. Returns {the id of the job that is there instead, "known" | "replaced" | "refused"} if it is not to be
 -- added; else nil, what its record says of its bonds, and whether it has to wait behind all times.
 local function bind(base, cap, now, job, bonds)

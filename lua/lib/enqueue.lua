@@ -3,8 +3,8 @@
 --   start: "0" now | "+MS" so many ms from now | "@MS" at that time; behind a "|" the job's bonds, if it has any: a msgpack
 --   map of u (its unique key, see lib/unique). job id: "" has one generated.
 -- Returns {first number, then for each job that was not added: its position (from 1) if its id was known already, or
--- {position, the id of the job that is there instead, "known" | "replaced" | "refused"}}; job i without an id of its own is
--- number first + i - 1.
+-- {position, the id of the job that is there instead, "known" | "replaced" | "refused", the unique key}}; job i without an
+-- id of its own is number first + i - 1.
 local PER_JOB = 4
 
 -- Adds a job that has bonds: its id, number, lane, start, envelope. That is in its record, so that it can be replaced in
@@ -58,7 +58,7 @@ local function enqueue(base, cap, now, jobs, from)
           delayed[#delayed + 1] = id
           earliest = math.min(earliest or due, due)
         else
-          reply[#reply + 1] = { i, how[1], how[2] }
+          reply[#reply + 1] = { i, how[1], how[2], bonds.u.k }
         end
       elseif start == '0' then
         local entry = append(base, lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)

@@ -12,6 +12,10 @@
 -- all times until then.
 local NEVER = 9000000000000000
 
+local function is_parked(base, id)
+  return tonumber(redis.call('ZSCORE', base .. ':delayed', id)) == NEVER
+end
+
 local function hold_unique(base, key, id, ttl)
   if ttl then
     redis.call('SET', base .. ':unique:' .. key, id, 'PX', ttl)
@@ -38,7 +42,7 @@ local function replace_job(base, cap, now, id, job, newer)
   local due = newer.start ~= '0' and due_ms(newer.start, now)
   local fields = add_envelope({ 'p', newer.lane, 'a', 0, 'k', 0 }, newer.envelope)
   redis.call('HDEL', key, 'b', 'g', 'm', 'n', 'x', unpack(PIECE_FIELDS))
-  if job.state == 'delayed' and tonumber(redis.call('ZSCORE', base .. ':delayed', id)) == NEVER then
+  if job.state == 'delayed' and is_parked(base, id) then
     redis.call('HSET', key, 'u', due or now, unpack(fields)) -- it is next: that counts once it holds the key
   elseif not due and job.entry and job.lane == newer.lane and not job.parts.d then
     redis.call('HSET', key, unpack(fields))
@@ -61,32 +65,42 @@ local function replace_job(base, cap, now, id, job, newer)
   wake_unless_paused(base)
 end
 
--- A new job asks for its key. `unique`: k the key, w how long, t ttl in ms, c what if it is held: "e" the holder stands for
--- it, "x" it is refused, "r" it takes the place of a holder that has not started, "l" so it does, and behind one that runs
--- it is next.
--- Returns nil if it holds the key now, and else {who is there instead, "known" | "replaced" | "refused"}; or nil and true
--- if it is next: it must not start yet.
-local function take_unique(base, cap, now, job, unique)
-  local key, conflict = unique.k, unique.c
-  local next_key = base .. ':next:' .. key
-  local holder = unique_holder(base, key)
+-- What becomes of a new job that asks for a key. `unique`: k the key, w how long, t ttl in ms, c what if it is held: "e" the
+-- holder stands for it, "x" it is refused, "r" it takes the place of a holder that has not started, "l" so it does, and
+-- behind one that runs it is next. Returns "free" | "known" | "refused" | "replaced" | "next", the id of the job that is
+-- there, and that job (see lib/locate) if it is to be replaced. Writes nothing.
+local function judge_unique(base, unique)
+  local holder = unique_holder(base, unique.k)
   if not holder then
-    hold_unique(base, key, job.id, unique.t)
-    return nil
-  elseif conflict == 'e' or conflict == 'x' then
-    return { holder, conflict == 'e' and 'known' or 'refused' }
+    return 'free'
+  elseif unique.c == 'e' or unique.c == 'x' then
+    return unique.c == 'e' and 'known' or 'refused', holder
   end
-  local older_id = conflict == 'l' and redis.call('GET', next_key) or holder
-  local older = locate(base, older_id)
+  local next_id = unique.c == 'l' and redis.call('GET', base .. ':next:' .. unique.k)
+  local older = next_id and locate(base, next_id)
+  local older_id = older and next_id or holder
+  older = older or locate(base, holder)
   if older and (older.state == 'waiting' or older.state == 'delayed') then
-    replace_job(base, cap, now, older_id, older, job)
-    return { older_id, 'replaced' }
-  elseif older and older.state == 'active' and conflict == 'l' then
-    redis.call('SET', next_key, job.id)
-    redis.call('PERSIST', base .. ':unique:' .. key) -- the next one waits for its holder's end, not for a time
-    return nil, true
+    return 'replaced', older_id, older
   end
-  return { holder, 'refused' }
+  return older and older.state == 'active' and unique.c == 'l' and 'next' or 'refused', holder
+end
+
+-- A new job takes its key, or another place. Returns nil if it holds the key now, and nil and true if it is next: it must
+-- not start yet. Else it is not to be added: {who is there instead, "known" | "replaced" | "refused"}.
+local function take_unique(base, cap, now, job, unique)
+  local how, there, older = judge_unique(base, unique)
+  if how == 'free' then
+    hold_unique(base, unique.k, job.id, unique.t)
+    return nil
+  elseif how == 'next' then
+    redis.call('SET', base .. ':next:' .. unique.k, job.id)
+    redis.call('PERSIST', base .. ':unique:' .. unique.k) -- the next one waits for its holder's end, not for a time
+    return nil, true
+  elseif how == 'replaced' then
+    replace_job(base, cap, now, there, older, job)
+  end
+  return { there, how }
 end
 
 -- What a record says of its job's key, for `enqueue`.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from streamq._engine.durable import Confirmation
 from streamq._engine.store import Store
 from streamq._engine.transitions import Added, NewJob, added
-from streamq.errors import QueueFull, StoreError, StoreUnavailable
+from streamq.errors import DuplicateJob, InvalidInput, QueueFull, StoreError, StoreUnavailable
 
 CALL_JOBS = 1_000
 """Jobs that one script call adds at most: a few milliseconds of the server's time."""
@@ -24,13 +24,21 @@ LEAST_WAIT = 0.1
 """Seconds that a call gets even when those who wait for it have waited long."""
 
 
+_TOO_MANY = (
+    f"a batch of more than {CALL_JOBS:,} jobs or {CALL_BYTES // 1_048_576} MiB goes in parts, and can't be refused as "
+    "a whole: its unique keys need on_conflict='return_existing'"
+)
+
+
 class _Unit:
     """The jobs of one caller: added by one script call, so all or none."""
 
-    __slots__ = ("deadline", "done", "jobs", "size")
+    __slots__ = ("alone", "deadline", "done", "jobs", "size")
 
-    def __init__(self, jobs: Sequence[NewJob], size: int, loop: asyncio.AbstractEventLoop, within: float) -> None:
-        self.jobs, self.size, self.deadline = jobs, size, loop.time() + within
+    def __init__(
+        self, jobs: Sequence[NewJob], size: int, loop: asyncio.AbstractEventLoop, within: float, *, alone: bool
+    ) -> None:
+        self.jobs, self.size, self.deadline, self.alone = jobs, size, loop.time() + within, alone
         self.done: asyncio.Future[list[Added]] = loop.create_future()
 
 
@@ -47,44 +55,48 @@ class Adder:
         self._under_way = 0
         self._idle: asyncio.Event | None = None
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        """Add `jobs`, all or none.
+    async def add(self, jobs: Sequence[NewJob], *, all_or_none: bool = False) -> list[Added]:
+        """Add `jobs`; with `all_or_none` also none if one of them is refused its unique key, else told so as `instead`.
 
         Raises:
+            DuplicateJob: One is refused; none was added.
+            InvalidInput: All or none is asked of more than go in one call. Nothing was sent.
             StoreRefused: None was added.
             StoreUnavailable: Redis did not answer in time; whether they were added is unknown.
         """
         self._under_way += 1
         try:
-            return await self._add(jobs)
+            return await self._add(jobs, all_or_none)
         finally:
             self._under_way -= 1
             if self._idle is not None and not self._under_way:
                 self._idle.set()
 
-    async def _add(self, jobs: Sequence[NewJob]) -> list[Added]:
+    async def _add(self, jobs: Sequence[NewJob], alone: bool) -> list[Added]:
         size = len(jobs[0].envelope) if len(jobs) == 1 else sum([len(job.envelope) for job in jobs])
         if len(jobs) > CALL_JOBS or size > CALL_BYTES:
+            if alone:
+                raise InvalidInput(_TOO_MANY)
             return await self._add_in_parts(jobs)
         if not self._busy:
             self._busy = True
             try:
                 await asyncio.sleep(0)  # what is asked for in the same moment goes out in the same call
                 if not self._pending:
-                    return await self._call(jobs, self._store.settings.timeout)
-                unit = self._unit(jobs, size)
+                    return await self._call(jobs, self._store.settings.timeout, alone)
+                unit = self._unit(jobs, size, alone)
                 self._pending.appendleft(unit)
             finally:
                 self._busy = False
                 if self._pending:
                     self._start_flusher()
         else:
-            unit = self._unit(jobs, size)
+            unit = self._unit(jobs, size, alone)
             self._pending.append(unit)
         return await unit.done
 
-    def _unit(self, jobs: Sequence[NewJob], size: int) -> _Unit:
-        return _Unit(jobs, size, asyncio.get_running_loop(), self._store.settings.timeout)
+    def _unit(self, jobs: Sequence[NewJob], size: int, alone: bool) -> _Unit:
+        return _Unit(jobs, size, asyncio.get_running_loop(), self._store.settings.timeout, alone=alone)
 
     def _start_flusher(self) -> None:
         self._busy = True
@@ -98,11 +110,11 @@ class Adder:
                 jobs = [job for unit in units for job in unit.jobs]
                 left = units[0].deadline - asyncio.get_running_loop().time()
                 try:
-                    self._give(units, await self._call(jobs, max(left, LEAST_WAIT)))
+                    self._give(units, await self._call(jobs, max(left, LEAST_WAIT), units[0].alone))
                 except QueueFull as error:
                     # Together they are too many: those that fit one by one are taken.
                     await self._call_each(units, error)
-                except StoreError as error:
+                except (StoreError, DuplicateJob) as error:
                     _refuse(units, error)
         finally:
             self._busy = False
@@ -118,7 +130,7 @@ class Adder:
                 continue
             left = unit.deadline - asyncio.get_running_loop().time()
             try:
-                self._give([unit], await self._call(unit.jobs, max(left, LEAST_WAIT)))
+                self._give([unit], await self._call(unit.jobs, max(left, LEAST_WAIT), unit.alone))
             except StoreError as its_own:
                 _refuse([unit], its_own)
 
@@ -137,13 +149,15 @@ class Adder:
             if unit.done.done():  # its caller gave up before it was sent
                 self._pending.popleft()
                 continue
-            if units and (jobs + len(unit.jobs) > CALL_JOBS or size + unit.size > CALL_BYTES):
+            if units and (unit.alone or jobs + len(unit.jobs) > CALL_JOBS or size + unit.size > CALL_BYTES):
                 break
             units.append(self._pending.popleft())
             jobs, size = jobs + len(unit.jobs), size + unit.size
+            if unit.alone:
+                break
         return units
 
-    async def _call(self, jobs: Sequence[NewJob], within: float) -> list[Added]:
+    async def _call(self, jobs: Sequence[NewJob], within: float, all_or_none: bool) -> list[Added]:
         if not jobs:
             return []
         self._number += 1
@@ -151,7 +165,7 @@ class Adder:
             if self._confirmation is not None:
                 await self._confirmation.prepare()
             connects = self._store.wire.connects
-            reply = await self._store.add(self._nonce, self._number, jobs, within=within)
+            reply = await self._store.add(self._nonce, self._number, jobs, within=within, all_or_none=all_or_none)
             if reply[0] == -1:
                 raise StoreUnavailable("a later call of this producer overtook this one")
             if self._confirmation is None:
@@ -196,7 +210,7 @@ class Adder:
             await asyncio.gather(self._flusher, return_exceptions=True)
 
 
-def _refuse(units: list[_Unit], error: StoreError) -> None:
+def _refuse(units: list[_Unit], error: StoreError | DuplicateJob) -> None:
     for unit in units:
         if not unit.done.done():
             unit.done.set_exception(type(error)(*error.args))

@@ -195,6 +195,11 @@ def envelope_options(options: JobOptions) -> EnvelopeOptions | None:
 _NO_OPTIONS = EnvelopeOptions()
 
 
+def bonds(options: JobOptions) -> dict[str, Any]:
+    """Return what binds the job to others, as `lua/lib/enqueue.lua` takes it; mostly nothing."""
+    return {} if options.unique is None else {"u": options.unique.bond()}
+
+
 def encode_error(error: JobError) -> bytes:
     """Encode how an attempt failed."""
     return _encoder.encode(error)

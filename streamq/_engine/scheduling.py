@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from streamq._engine import keys
-from streamq._engine.transitions import Arg
+from streamq._engine.transitions import Added, Arg
+from streamq.errors import DuplicateJob
 from streamq.settings import Settings
 
 READ_AT_ONCE = 200
 
 
 class NewSchedule(NamedTuple):
-    """A schedule as `schedule` takes it: its id, its spec, the digest of its timing, its jobs, what it goes by."""
+    """A schedule as `schedule` takes it: its id, spec, timing, its jobs, what it goes by, their bonds."""
 
     schedule_id: str
     spec: bytes
@@ -24,6 +25,7 @@ class NewSchedule(NamedTuple):
     envelope: bytes
     overlap: str
     limit: int | None
+    bonds: bytes
 
 
 class StoredSchedule(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class StoredSchedule(msgspec.Struct, frozen=True):
     paused: bool
     last_job_id: str | None
     waiting_ms: int | None
+    bonds: bytes
 
     @classmethod
     def read(cls, schedule_id: str, now_ms: int, flat: Sequence[bytes]) -> StoredSchedule | None:
@@ -72,6 +75,7 @@ class StoredSchedule(msgspec.Struct, frozen=True):
             paused="paused" in found,
             last_job_id=None if last is None else last.decode(),
             waiting_ms=_int(found.get("waiting", b"")),
+            bonds=found.get("bonds", b""),
         )
 
 
@@ -103,7 +107,7 @@ class ScheduleTransitions:
         Returns the schedule; else, with nothing written, the server's time and the anchor that the schedule has had.
         """
         timing = ["", ""] if anchor_ms is None else [anchor_ms, _text(next_ms)]
-        now_ms, word, *rest = await self._repeat("schedule", [*new[:6], _text(new.limit), *timing])
+        now_ms, word, *rest = await self._repeat("schedule", [*new[:6], _text(new.limit), *timing, new.bonds])
         if word == b"compute":
             return now_ms, _int(rest[0])
         stored = StoredSchedule.read(new.schedule_id, now_ms, rest)
@@ -150,10 +154,19 @@ class ScheduleTransitions:
         added, skipped, wait = reply
         return Firing(added, skipped, None if wait < 0 else wait)
 
-    async def trigger(self, schedule_id: str, nonce: str) -> int | None:
-        """Add one job of a schedule now; returns its ms, None if the schedule is unknown. The same nonce adds once."""
-        (at,) = await self._repeat("trigger", [schedule_id, nonce, self.settings.events_cap])
-        return at or None
+    async def trigger(self, schedule_id: str, nonce: str) -> Added | None:
+        """Add one job of a schedule now; None if the schedule is unknown. The same nonce adds once.
+
+        Raises:
+            DuplicateJob: Its unique key is held. Nothing was added.
+        """
+        at, *instead = await self._repeat("trigger", [schedule_id, nonce, self.settings.events_cap])
+        if not instead:
+            return Added(job_id(schedule_id, at), True) if at else None
+        holder, how, key = (part.decode() for part in instead)
+        if how == "refused":
+            raise DuplicateJob(holder, key)
+        return Added(holder, False, how)
 
     async def suspend(self, schedule_id: str) -> bool | None:
         """Pause a schedule; False if it was paused, None if it is unknown."""

@@ -41,6 +41,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         run_at=moment(stored.number("u")) if stored.state == "delayed" else None,
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},
+        unique_key=record["uk"].decode() if "uk" in record else None,
     )
 
 

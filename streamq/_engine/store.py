@@ -22,7 +22,7 @@ from streamq._engine.operators import OperatorTransitions
 from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
-from streamq.errors import QueueFull, StoreError, StoreRefused, StoreUnavailable
+from streamq.errors import DuplicateJob, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from streamq.job import queue_name
 from streamq.observer import NOBODY, ErrorHandler, Observer, tell, tell_nobody
 from streamq.settings import Settings
@@ -36,8 +36,8 @@ PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN
 """Redis errors that pass by themselves, and before which nothing was written."""
 
 
-FULL = -4
-"""How `add` and `commit` begin a reply that says that the queue has no room."""
+FULL, REFUSED = -4, -5
+"""How `add` and `commit` begin a reply that says that the queue has no room, or that a unique key is held."""
 
 
 class Store(OperatorTransitions, ScheduleTransitions):
@@ -56,9 +56,16 @@ class Store(OperatorTransitions, ScheduleTransitions):
 
     # Producers --------------------------------------------------------------------------------------------------------
 
-    async def add(self, nonce: str, number: int, jobs: Sequence[NewJob], *, within: float) -> list[int]:
-        """Add jobs, all or none; see `lua/add.lua` for the reply. The same nonce and number add once."""
-        args: list[Arg] = [nonce, number, self.settings.events_cap]
+    async def add(
+        self, nonce: str, number: int, jobs: Sequence[NewJob], *, within: float, all_or_none: bool = False
+    ) -> list[Any]:
+        """Add jobs; see `lua/add.lua` for the reply. The same nonce and number add once.
+
+        Raises:
+            QueueFull: None was added.
+            DuplicateJob: None was added, since one is refused its unique key (only with `all_or_none`).
+        """
+        args: list[Arg] = [nonce, number, self.settings.events_cap, int(all_or_none)]
         for job in jobs:
             args.extend(job)
         return self._if_taken(await self._repeat("add", args, within=within))
@@ -70,14 +77,16 @@ class Store(OperatorTransitions, ScheduleTransitions):
             args.extend(job)
         await self._repeat("stage", args)
 
-    async def commit(self, nonce: str, number: int, batch: str, parts: int | None) -> list[int]:
+    async def commit(self, nonce: str, number: int, batch: str, parts: int | None) -> list[Any]:
         """Move a part of a staged batch into the queue; see `lua/commit.lua` for the reply."""
         args: list[Arg] = [nonce, number, self.settings.events_cap, batch, "" if parts is None else parts]
         return self._if_taken(await self._repeat("commit", args))
 
-    def _if_taken(self, reply: list[int]) -> list[int]:
+    def _if_taken(self, reply: list[Any]) -> list[Any]:
         if reply[0] == FULL:
             raise QueueFull(self.queue, reply[1], reply[2])
+        if reply[0] == REFUSED:
+            raise DuplicateJob(reply[2].decode(), reply[3].decode())
         return reply
 
     # Workers ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from streamq.errors import DuplicateJob
+
 Arg = str | bytes | int | float
 
 
@@ -28,11 +30,22 @@ def bound_start(when: str, bonds: dict[str, Any]) -> bytes:
 
 
 class Added(NamedTuple):
-    """What became of one job of an `add`: its id, and whether it is new. `instead`: what that id's job did for it."""
+    """What became of one job of an `add`: its id, and whether it is new.
+
+    If not, and for its unique `key`, the id is that of the job which is there, and `instead` is `known`, `replaced` or
+    `refused`.
+    """
 
     job_id: str
     is_new: bool
     instead: str = ""
+    key: str = ""
+
+    def if_taken(self) -> Added:
+        """Return this; raise DuplicateJob if the job was refused."""
+        if self.instead == "refused":
+            raise DuplicateJob(self.job_id, self.key)
+        return self
 
 
 def added(jobs: Sequence[NewJob], reply: Sequence[Any]) -> list[Added]:
@@ -43,8 +56,8 @@ def added(jobs: Sequence[NewJob], reply: Sequence[Any]) -> list[Added]:
         if isinstance(known, int):
             found[known - 1] = found[known - 1]._replace(is_new=False)
         else:
-            at, job_id, how = known
-            found[at - 1] = Added(job_id.decode(), False, how.decode())
+            at, job_id, how, key = known
+            found[at - 1] = Added(job_id.decode(), False, how.decode(), key.decode())
     return found
 
 
