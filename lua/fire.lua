@@ -73,8 +73,9 @@ if #jobs > 0 then
   local reply = enqueue(base, cap, now, jobs, 1)
   added = #jobs / PER_JOB - (#reply - 1)
   for i = 2, #reply do
-    local at = type(reply[i]) == 'table' and reply[i][1] or reply[i]
-    skipped[#skipped + 1] = jobs[(at - 1) * PER_JOB + 3] -- its unique key is held
+    if type(reply[i]) == 'table' then
+      skipped[#skipped + 1] = jobs[(reply[i][1] - 1) * PER_JOB + 3] -- its unique key is held
+    end
   end
 end
 publish(base, cap, 'missed', { unpack(ARGV, 8, 7 + named) })

@@ -25,7 +25,7 @@ class NewSchedule(NamedTuple):
     envelope: bytes
     overlap: str
     limit: int | None
-    bonds: bytes
+    bonds: bytes = b""
 
 
 class StoredSchedule(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class StoredSchedule(msgspec.Struct, frozen=True):
     paused: bool
     last_job_id: str | None
     waiting_ms: int | None
-    bonds: bytes
+    bonds: bytes = b""
 
     @classmethod
     def read(cls, schedule_id: str, now_ms: int, flat: Sequence[bytes]) -> StoredSchedule | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from streamq._engine.scheduling import Firing, NewSchedule, StoredSchedule
 from tests.lua.conftest import Bench, envelope
 
@@ -11,9 +13,16 @@ PARKED = 9_000_000_000_000_000
 """The score of a schedule at which nobody is to look."""
 
 
-def new(schedule_id: str = "s", *, timing: str = "t1", overlap: str = "allow", limit: int | None = None) -> NewSchedule:
+def new(
+    schedule_id: str = "s", *, timing: str = "t1", overlap: str = "allow", limit: int | None = None, bonds: bytes = b""
+) -> NewSchedule:
     """A schedule for lane 2; the scripts never look into its spec."""
-    return NewSchedule(schedule_id, b"spec", timing, 2, envelope("report"), overlap, limit)
+    return NewSchedule(schedule_id, b"spec", timing, 2, envelope("report"), overlap, limit, bonds)
+
+
+def packed(conflict: str) -> bytes:
+    """The bonds of jobs with the unique key `k`; `conflict` as in lua/lib/unique.lua."""
+    return msgspec.msgpack.encode({"u": {"k": "k", "w": "r", "c": conflict}})
 
 
 async def scheduled(bench: Bench, next_ms: int | None = 5_000, **fields: object) -> StoredSchedule:

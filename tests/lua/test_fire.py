@@ -9,7 +9,7 @@ import pytest
 from streamq._engine.scheduling import Firing
 from streamq.errors import StoreRefused
 from tests.lua.conftest import Bench, done, envelope
-from tests.lua.schedules import PARKED, fire, job_ids, new, read, scheduled
+from tests.lua.schedules import PARKED, fire, job_ids, new, packed, read, scheduled
 
 OVERLAPS = ["allow", "skip", "queue", "cancel_previous"]
 
@@ -229,3 +229,21 @@ async def test_cancel_previous_runs_the_last_of_several_due_slots(bench: Bench) 
     await previous(bench, "cancel_previous", "waiting")
     assert await fire(bench, 6_000, 7_000, 8_000, then=9_000) == Firing(1, 2, 0)
     assert job_ids(bench) == ["s@8000"]
+
+
+@pytest.mark.parametrize("conflict", ["e", "r", "x"])
+async def test_a_slot_whose_jobs_unique_key_is_held_is_skipped(bench: Bench, conflict: str) -> None:
+    await scheduled(bench, bonds=packed(conflict))
+    assert await fire(bench, 5_000, then=6_000) == Firing(1, 0, 0)
+    assert await fire(bench, 6_000, then=7_000) == Firing(0, 1, 0)
+    assert ("skipped", "s@6000") in bench.events()
+    (claim,) = await bench.claim()
+    await bench.tick(outcomes=[done(claim)])
+    assert await fire(bench, 7_000, then=8_000) == Firing(1, 0, 0)
+
+
+async def test_jobs_of_a_schedule_that_loses_its_key_have_none(bench: Bench) -> None:
+    await scheduled(bench, bonds=packed("e"))
+    await scheduled(bench)
+    await fire(bench, 5_000, 6_000, then=7_000)
+    assert job_ids(bench) == ["s@5000", "s@6000"]

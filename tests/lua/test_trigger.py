@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from streamq.errors import DuplicateJob
 from tests.lua.conftest import Bench
-from tests.lua.schedules import fire, job_ids, read, scheduled
+from tests.lua.schedules import fire, job_ids, packed, read, scheduled
+from tests.lua.unique import add_one
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -14,8 +16,9 @@ async def test_a_job_is_added_and_slots_and_counters_stay(bench: Bench, paused: 
     if paused:
         await bench.store.suspend("s")
     before, scores = bench.now_ms(), bench.scores("schedules")
-    at = await bench.store.trigger("s", "nonce")
-    assert at is not None
+    added = await bench.store.trigger("s", "nonce")
+    assert added is not None
+    at = int(added.job_id.removeprefix("s@"))
     assert before <= at <= bench.now_ms()
     assert job_ids(bench) == [f"s@{at}"]
     stored = await read(bench)
@@ -48,3 +51,15 @@ async def test_a_slot_s_job_that_has_not_ended_stays_the_last_one(bench: Bench) 
 async def test_an_unknown_schedule_writes_nothing(bench: Bench) -> None:
     assert await bench.store.trigger("nobody", "nonce") is None
     assert bench.dump() == {}
+
+
+@pytest.mark.parametrize("conflict", ["e", "r", "x"])
+async def test_while_its_unique_key_is_held_nothing_is_added(bench: Bench, conflict: str) -> None:
+    await add_one(bench)
+    await scheduled(bench, bonds=packed(conflict))
+    if conflict == "x":
+        with pytest.raises(DuplicateJob, match="job 1 holds the unique key 'k'"):
+            await bench.store.trigger("s", "nonce")
+    else:
+        assert (await bench.store.trigger("s", "nonce") or ())[:2] == ("1", False)
+    assert len(bench.lane(2) + bench.lane(3)) == 1
