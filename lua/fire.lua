@@ -2,8 +2,9 @@
 -- fire: a schedule's due slots -> jobs, one for each, named <schedule id>@<slot>; the schedule -> its next slot.
 -- KEYS     1 queue base
 -- ARGV     1 schedule id  2 revision and  3 next slot for which the caller computed all this
---          4 the next slot from here, "" if none follows  5 cap of the event stream  6 slots missed
---          7 how many of these are named  8 … their names, then two per slot that runs: slot, start of its job
+--          4 the next slot from here, "" if none follows  5 cap of the event stream
+--          6 keep count and  7 keep age ms of a job that this cancels  8 slots missed
+--          9 how many of these are named  10 … their names, then two per slot that runs: slot, start of its job
 -- RETURNS  {jobs added, slots skipped, ms until somebody is to look again or -1}; {-1} the schedule is no longer where the
 --          caller found it: nothing was written
 -- RACES    fire, schedule, suspend, restart, unschedule: the first one changes the slot or the revision, which the others
@@ -19,10 +20,14 @@
 -- @include lib/enqueue
 -- @include lib/schedules
 -- @include lib/overlap
--- @include lib/take_out
+-- @include lib/turn
+-- @include lib/moves
+-- @include lib/cancels
+-- @include lib/cancel_job
 local base, id, rev, expected, next_slot, cap = KEYS[1], unpack(ARGV, 1, 5)
-local missed, named = tonumber(ARGV[6]), tonumber(ARGV[7])
-local LOOK_AGAIN_MS = 500
+local keep_count, keep_age_ms, missed, named = unpack(ARGV, 6, 9)
+local LOOK_AGAIN_MS, FIRST = 500, 10
+missed, named = tonumber(missed), tonumber(named)
 
 local now, schedule = now_ms(), read_schedule(base, id)
 if not schedule or schedule.paused or schedule.rev ~= rev or schedule.next ~= expected then
@@ -32,7 +37,8 @@ end
 local left = schedule.limit == '' and math.huge or tonumber(schedule.limit) - tonumber(schedule.fired)
 local overlap, last, waiting = schedule.overlap, schedule.last, schedule.waiting
 local busy = overlap ~= 'allow' and unended(base, last)
-local jobs, skipped = {}, {}
+local jobs, skipped, turn = {}, {}, new_turn(base, now, cap)
+turn.bound = is_bound(base)
 
 local function run(slot, start)
   last = id .. '@' .. slot
@@ -46,14 +52,14 @@ if waiting and not busy then
   run(waiting, '0')
   waiting = nil
 end
-for at = 8 + named, #ARGV, 2 do
+for at = FIRST + named, #ARGV, 2 do
   local slot, start = ARGV[at], tonumber(ARGV[at + 1])
   start = start > now and '@' .. ARGV[at + 1] or '0'
   if left - (waiting and 1 or 0) <= 0 then
     break
   elseif overlap == 'cancel_previous' and at + 1 == #ARGV then
     if type(busy) == 'table' then
-      take_out(base, now, cap, last, busy)
+      cancel_job(turn, last, busy, 'its schedule fired again', keep_count, keep_age_ms)
     end
     run(slot, start)
   elseif overlap == 'cancel_previous' or busy and (overlap == 'skip' or waiting) then
@@ -68,6 +74,9 @@ if left - (waiting and 1 or 0) <= 0 then
   next_slot = ''
 end
 
+retain(turn)
+let_go(turn)
+publish_all(turn)
 local added = 0
 if #jobs > 0 then
   local reply = enqueue(base, cap, now, jobs, 1)
@@ -78,7 +87,7 @@ if #jobs > 0 then
     end
   end
 end
-publish(base, cap, 'missed', { unpack(ARGV, 8, 7 + named) })
+publish(base, cap, 'missed', { unpack(ARGV, FIRST, FIRST - 1 + named) })
 publish(base, cap, 'skipped', skipped)
 local key = schedule_key(base, id)
 redis.call(

@@ -56,7 +56,7 @@ for _, schedule in ipairs(redis.call('ZRANGE', base .. ':schedules', 0, -1)) do
   redis.call('UNLINK', base .. ':schedule:' .. schedule)
 end
 for _, rest in ipairs({ 'lane:1', 'lane:2', 'lane:3', 'lane:4', 'batches', 'schedules', 'dead', 'events', 'meta', 'starts',
-  'workers', 'wake', 'minutes' }) do
+  'workers', 'wake', 'minutes', 'cancels' }) do
   redis.call('UNLINK', base .. ':' .. rest)
 end
 publish(base, cap, 'obliterated', { '' })

@@ -1,8 +1,8 @@
 #!lua
--- retry: failed -> waiting in its own lane, its attempts counted from nothing.
+-- retry: failed | cancelled -> waiting in its own lane, its attempts counted from nothing.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 cap of the event stream
--- RETURNS  "retried" | "unknown" | the state that it is in, which is not failed | {"held", the id of the job that holds its
+-- RETURNS  "retried" | "unknown" | the state that it is in, which is neither | {"held", the id of the job that holds its
 --          unique key by now, the key}; then nothing was written
 -- RACES    a second retry finds it waiting: one of two says "retried". Retention may have removed it: unknown.
 -- @include lib/clock
@@ -19,14 +19,14 @@ local job = locate(base, id)
 if not job then
   return 'unknown'
 end
-if job.state ~= 'failed' then
+if job.state ~= 'failed' and job.state ~= 'cancelled' then
   return job.state
 end
 local forbidden = is_bound(base) and rebind(base, id)
 if forbidden then
   return forbidden
 end
-revive(base, id, job.record, 'failed', now_ms())
+revive(base, id, job.record, job.state, now_ms())
 publish(base, cap, 'added', { id })
 wake_unless_paused(base)
 return 'retried'

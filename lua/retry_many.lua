@@ -1,5 +1,5 @@
 #!lua
--- retry_many: failed | completed jobs that match -> waiting, as retry does each.
+-- retry_many: failed | completed | cancelled jobs that match -> waiting, as retry does each.
 -- KEYS     1 queue base
 -- ARGV     1 state  2 "" | the cutoff of the reply before  3 the cursor of the reply before, or 0
 --          4 how many at most in this call  5 "" | a job name, encoded  6 "" | an error's type, encoded

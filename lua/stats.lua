@@ -3,7 +3,7 @@
 -- KEYS     1 queue base
 -- ARGV     none
 -- RETURNS  {waiting in lane 1, 2, 3, 4, active, delayed, completed, failed, dead letters, paused 0 | 1,
---           ms since the oldest waiting job came into lane 1, 2, 3, 4 (-1: none waits), workers alive, ms until now}
+--           ms since the oldest waiting job came into lane 1, 2, 3, 4 (-1: none waits), workers alive, now ms, cancelled}
 -- RACES    none: it only reads.
 -- @include lib/clock
 -- @include lib/spare
@@ -44,5 +44,5 @@ return {
   redis.call('ZCARD', base .. ':delayed'), redis.call('ZCARD', base .. ':completed'), redis.call('ZCARD', base .. ':failed'),
   redis.call('XLEN', base .. ':dead'), redis.call('HEXISTS', base .. ':meta', 'paused'),
   ages[1], ages[2], ages[3], ages[4],
-  redis.call('ZCOUNT', base .. ':workers', now, '+inf'), now,
+  redis.call('ZCOUNT', base .. ':workers', now, '+inf'), now, redis.call('ZCARD', base .. ':cancelled'),
 }

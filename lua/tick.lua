@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- tick: everything that a worker does between two looks at its queue, in one call.
---   settle   active -> completed | delayed | failed | waiting, for each attempt that has ended
+--   settle   active -> completed | delayed | failed | cancelled | waiting, for each attempt that has ended
 --   renew    this worker's lease
---   sweep    active, its worker's lease lapsed -> waiting, or failed as poison
+--   sweep    active, its worker's lease lapsed -> waiting, or failed as poison; cancelled if that was asked for
 --   promote  delayed and due -> waiting; part of a committed batch whose producer fell silent -> waiting
 --   hand_out schedules that are due -> this worker, to fire them
---   retain   completed | failed, over the count or the age that are kept -> nothing
+--   retain   completed | failed | cancelled, over the count or the age that are kept -> nothing
 --   claim    waiting -> active, lane by lane, oldest first, as far as pause and limits allow
 --   count    what ended in this minute, for charts
 -- KEYS     1 queue base
@@ -16,9 +16,11 @@
 --            done     body result  a keep count  b keep age ms
 --            retry    body error   a delay ms
 --            fail     body error   a keep count  b keep age ms
+--            cancel   body reason  a keep count  b keep age ms  (as asked for; see lua/cancel.lua)
 --            release  body ""      a delay ms    b the counter to raise: i | n | ""
 --            return   body ""      of a claim that never started: to the front of its lane, as it was
 --            hold     body ""      a delay ms    b ""  (the whole queue starts nothing for as long)
+--          A job that is to be cancelled ends so, however its attempt has ended.
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
 --           no lease, so nothing was settled, and it has to look at what it holds},
 --           {lane, entries, …} claimed,
@@ -39,6 +41,7 @@
 -- @include lib/turn
 -- @include lib/lease
 -- @include lib/moves
+-- @include lib/cancels
 -- @include lib/settle
 -- @include lib/sweep
 -- @include lib/promote
@@ -55,11 +58,13 @@ local NOT_SETTLED = -1
 local now = now_ms()
 local META = {
   'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
-  'spare', 'minute', 'bound',
+  'spare', 'minute', 'bound', 'cancelled_age',
 }
 local meta = redis.call('HMGET', base .. ':meta', unpack(META))
-local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until, spare, minute, bound = unpack(meta)
-local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare, bound)
+local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until = unpack(meta, 1, 8)
+local spare, minute, bound, cancelled_age = unpack(meta, 9)
+local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, cancelled_age, spare, bound)
+turn.cancels = redis.call('EXISTS', base .. ':cancels') == 1
 
 local joined = renew_lease(base, worker, now, lease_ms)
 local stale, settled = { NOT_SETTLED }, 0

@@ -1,4 +1,4 @@
-"""Operations on many jobs at once: clean, drain, retry, obliterate.
+"""Operations on many jobs at once: clean, drain, retry, cancel, obliterate.
 
 `Queue` inherits these. Each goes in steps of a few milliseconds of the server's time, so workers and producers are
 served in between, and tells how far it is through `on_progress(done, total)`; `total` is None while it is not known.
@@ -7,23 +7,24 @@ An operation that is interrupted has done a part, and can be called again. Jobs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from streamq._engine import codec
 from streamq._engine.pages import Step
 from streamq.errors import InvalidInput, QueueBusy
 from streamq.job import MAX_NAME, JobState, check_text
-from streamq.operations import QueueParts
+from streamq.operations import QueueParts, check_reason, known_id
 from streamq.policy import Seconds, seconds, whole
 
 Progress = Callable[[int, int | None], None]
 """Told after each step how many jobs are done, and how many there are in all, if that is known."""
 
 STEP_JOBS = 500
-STEP_RETRIES = 200
+STEP_RETRIES = STEP_CANCELS = 200
 MOST = 1_000_000_000
 CLEANABLE = frozenset(JobState) - {JobState.ACTIVE}
-RETRYABLE = frozenset({JobState.FAILED, JobState.COMPLETED})
+RETRYABLE = frozenset({JobState.FAILED, JobState.COMPLETED, JobState.CANCELLED})
+CANCELLABLE = frozenset({JobState.WAITING, JobState.DELAYED, JobState.ACTIVE})
 
 
 class BulkOperations(QueueParts):
@@ -80,7 +81,8 @@ class BulkOperations(QueueParts):
             QueueBusy: Jobs are running, and `force` was not given. Nothing was removed.
         """
         counts = await self._store.stats()
-        total = sum(counts.waiting.values()) + counts.active + counts.delayed + counts.completed + counts.failed
+        total = sum(counts.waiting.values()) + counts.active + counts.delayed
+        total += counts.completed + counts.failed + counts.cancelled
         gone = 0
         while True:
             word, count = await self._store.obliterate(force, STEP_JOBS)
@@ -103,7 +105,7 @@ class BulkOperations(QueueParts):
         """Retry failed jobs, the oldest first, as `retry` does each; return their ids.
 
         `count` is how many at most; `name` and `error_type` (an exception's class name) pick from them. With
-        `state=COMPLETED` completed jobs run again. A job that fails again meanwhile is not retried twice.
+        `state=COMPLETED` or `CANCELLED` those run again. A job that fails again meanwhile is not retried twice.
 
         Raises:
             InvalidInput: A value makes no sense, or the state is another one.
@@ -119,6 +121,48 @@ class BulkOperations(QueueParts):
             left -= len(step.ids)
             _tell(on_progress, len(ids), None)
         return ids
+
+    async def cancel_many(
+        self,
+        state: JobState | None = None,
+        count: int | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        name: str | None = None,
+        reason: str = "",
+        on_progress: Progress | None = None,
+    ) -> list[str]:
+        """Cancel jobs as `cancel` does each; return the ids of those that are, or whose workers were asked to.
+
+        Either those with these `ids`, or all that wait, are delayed or run now (`state`), `count` at most and the
+        oldest or first due first. `name` picks from them. Jobs that are unknown or have ended are left out.
+
+        Raises:
+            InvalidInput: A value makes no sense, or not exactly one of `state` and `ids` was given.
+        """
+        if (state is None) == (ids is None):
+            raise InvalidInput("give state or ids, one of the two")
+        check_reason(reason)
+        found: list[str] = []
+        if ids is not None:
+            if count is not None or name is not None:
+                raise InvalidInput("count and name pick from jobs of a state, not from ids")
+            named = list(dict.fromkeys(known_id(job_id) for job_id in ids))
+            for at in range(0, len(named), STEP_CANCELS):
+                part = named[at : at + STEP_CANCELS]
+                found.extend((await self._store.cancel_many("", Step(), len(part), b"", reason, part)).ids)
+                _tell(on_progress, len(found), len(named))
+            return found
+        assert state is not None  # noqa: S101 - checked above
+        chosen = _state(state, CANCELLABLE, "cancel")
+        left = MOST if count is None else whole("count", count, low=1, high=MOST)
+        step, picked = Step(), match(name)
+        while not step.done and left > 0:
+            step = await self._store.cancel_many(chosen, step, min(left, STEP_CANCELS), picked, reason)
+            found.extend(step.ids)
+            left -= len(step.ids)
+            _tell(on_progress, len(found), None)
+        return found
 
 
 def match(text: str | None, what: str = "name") -> bytes:

@@ -12,7 +12,7 @@
     ├── JobError                          look at this job (`.job_id`)
     │   ├── JobNotFound
     │   ├── JobFailed                     it ended as failed (`.error`)
-    │   ├── JobCancelled                  it was cancelled or removed before it ended
+    │   ├── JobCancelled                  it was cancelled (`.reason`) or removed before it ended
     │   ├── JobExists                     the id is taken
     │   ├── DuplicateJob                  this job holds the unique key (`.key`)
     │   ├── WrongState                    the job's state does not allow this (`.state`)
@@ -122,9 +122,15 @@ class JobFailed(JobError):
 
 
 class JobCancelled(JobError):
-    """The job was cancelled or removed before it ended."""
+    """The job was cancelled, for this `reason` if one was given, or removed before it ended."""
+
+    def __init__(self, job_id: str, reason: str = "") -> None:
+        super().__init__(job_id, reason)
+        self.reason = reason
 
     def __str__(self) -> str:
+        if self.reason:
+            return f"job {self.job_id} was cancelled: {self.reason}"
         return f"job {self.job_id} was cancelled or removed before it ended"
 
 

@@ -178,8 +178,13 @@ async def remove_job(queue: str | Queue, job_id: str, *, force: bool = False) ->
 
 
 async def retry_job(queue: str | Queue, job_id: str) -> None:
-    """Retry a failed job; see `Queue.retry`."""
+    """Retry a failed or cancelled job; see `Queue.retry`."""
     await _queue(queue).retry(job_id)
+
+
+async def cancel_job(queue: str | Queue, job_id: str, reason: str = "") -> bool:
+    """Cancel a job; see `Queue.cancel`."""
+    return await _queue(queue).cancel(job_id, reason)
 
 
 async def clean_queue(

@@ -187,7 +187,10 @@ class JobError(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it was at one moment, read from Redis by `Queue.get_job`."""
+    """A job as it was at one moment, read from Redis by `Queue.get_job`.
+
+    `cancel_reason` is what a cancelled job was cancelled for, "" included; None in every other state.
+    """
 
     id: str
     queue: str
@@ -206,6 +209,7 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     run_at: datetime | None = None
+    cancel_reason: str | None = None
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str | None = None
@@ -218,6 +222,7 @@ class JobSource(Protocol):
     def name(self) -> str: ...
     async def get_job(self, job_id: str) -> JobSnapshot | None: ...
     async def result(self, job_id: str, timeout: Seconds | None = None) -> Any: ...
+    async def cancel(self, job_id: str, reason: str = "") -> bool: ...
 
 
 class Job:
@@ -248,8 +253,12 @@ class Job:
 
         Raises:
             JobFailed: It ended as failed.
-            JobCancelled: It was cancelled or removed.
+            JobCancelled: It was cancelled (`.reason` says why) or removed.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
         """
         return await self._queue.result(self.id, timeout)
+
+    async def cancel(self, reason: str = "") -> bool:
+        """Cancel the job; True if it ends as cancelled, False if it had ended before. See `Queue.cancel`."""
+        return await self._queue.cancel(self.id, reason)

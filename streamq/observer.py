@@ -55,8 +55,8 @@ class Observer:
         """An attempt has ended here.
 
         `processor` is the name that was registered (`*` for one that takes any, `UNKNOWN` where there is none),
-        `outcome` one of done, retry, fail, release and hold, `waited` the time from when the job could have started to
-        when it did. `ran` is 0 where the handler was not called: the data did not fit, the job had expired.
+        `outcome` one of done, retry, fail, cancel, release and hold, `waited` the time from when the job could have
+        started to when it did. `ran` is 0 where the handler was not called: the data did not fit, the job had expired.
         """
 
     def sending(self, queue: str, name: str, jobs: int) -> Sending | None:
@@ -70,6 +70,9 @@ class Observer:
 
     def taken_back(self, queue: str, jobs: int) -> None:
         """This worker's tick took jobs back from workers whose lease had lapsed."""
+
+    def thread_left(self, queue: str, processor: str) -> None:
+        """A handler's time is up, and its thread, which nothing can stop, was left to itself; its slot is free."""
 
     def scripts_reloaded(self, queue: str) -> None:
         """The server had lost a script, and was given it again."""
@@ -132,6 +135,10 @@ class _Together(Observer):
     def taken_back(self, queue: str, jobs: int) -> None:
         for one in self._all:
             tell(one, one.taken_back, queue, jobs)
+
+    def thread_left(self, queue: str, processor: str) -> None:
+        for one in self._all:
+            tell(one, one.thread_left, queue, processor)
 
     def scripts_reloaded(self, queue: str) -> None:
         for one in self._all:

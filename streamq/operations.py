@@ -18,6 +18,8 @@ from streamq.policy import Priority, RateLimit, Seconds, whole
 from streamq.settings import Settings
 
 UPDATE_TRIES = 20
+MAX_REASON = 500
+"""Characters of a reason to cancel."""
 
 
 class QueueParts:
@@ -74,11 +76,13 @@ class Operations(QueueParts):
     # One job ----------------------------------------------------------------------------------------------------------
 
     async def retry(self, job_id: str) -> None:
-        """Put a failed job back at the end of its lane, its attempts counted from nothing, its dead letter taken back.
+        """Put a failed or cancelled job back at the end of its lane, its attempts counted from nothing.
+
+        A failed one's dead letter is taken back.
 
         Raises:
             JobNotFound: It is unknown.
-            WrongState: It has not failed (any more: of two retries at once, one gets this). Nothing was changed.
+            WrongState: It is neither (any more: of two retries at once, one gets this). Nothing was changed.
         """
         _check_moved(job_id, "retry", "retried", await self._store.retry(known_id(job_id)))
 
@@ -95,6 +99,19 @@ class Operations(QueueParts):
         if word == "active":
             raise WrongState(job_id, "remove", word)
         return word == "removed"
+
+    async def cancel(self, job_id: str, reason: str = "") -> bool:
+        """Cancel a job; True if it ends as cancelled, False if it is unknown or had ended before.
+
+        One that waits or is delayed is cancelled when this returns. A running one ends as cancelled whatever it does
+        from here on: its worker, told within a moment, interrupts an async handler with `CancelledError`, kills the
+        process of one that runs there, and sets `job.cancelled` for one that runs in a thread. It is not retried, nor
+        run again if its worker dies. Safe to call again; the first call's reason stands.
+
+        Raises:
+            InvalidInput: The reason is no text of up to 500 characters; nothing was sent.
+        """
+        return await self._store.cancel(known_id(job_id), check_reason(reason)) in ("cancelled", "asked")
 
     async def promote(self, job_id: str) -> None:
         """Let a delayed job wait for a worker now, at the end of its lane.
@@ -168,6 +185,18 @@ def known_id(job_id: str) -> str:
     if not isinstance(job_id, str):
         raise InvalidInput(f"job_id must be text, not {type(job_id).__name__}")
     return check_text("job_id", job_id, MAX_NAME)
+
+
+def check_reason(reason: str) -> str:
+    """Return why a job is cancelled; raise InvalidInput if it can't be stored."""
+    if not isinstance(reason, str) or len(reason) > MAX_REASON:
+        found = f"{len(reason):,} characters" if isinstance(reason, str) else type(reason).__name__
+        raise InvalidInput(f"reason must be text of up to {MAX_REASON} characters, not {found}")
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("reason holds a lone surrogate, which can't be sent") from None
+    return reason
 
 
 def start_of(options: JobOptions) -> str:

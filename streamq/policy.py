@@ -139,3 +139,4 @@ class RateLimit(msgspec.Struct, frozen=True, array_like=True):
 
 KEEP_COMPLETED = Retention(count=100, age=86_400)
 KEEP_FAILED = Retention(count=500, age=604_800)
+KEEP_CANCELLED = Retention(count=500, age=604_800)

@@ -16,7 +16,8 @@ import msgspec
 
 from streamq.errors import InvalidInput
 from streamq.job import MAX_NAME, check_text, queue_name
-from streamq.policy import Backoff, Seconds, seconds, whole
+from streamq.policy import Backoff, Seconds, whole
+from streamq.policy import seconds as span
 from streamq.task import Task, TaskDecorator
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class AttemptControl(Protocol):
 
     def progress(self, value: Any) -> Awaitable[None]: ...
     def log(self, line: str) -> Awaitable[None]: ...
+    def extend_timeout(self, seconds: float) -> None: ...
 
 
 class ActiveJob(Generic[T]):
@@ -49,10 +51,12 @@ class ActiveJob(Generic[T]):
         attempts: How many it may have.
         stalls: How often a worker died or froze while running it.
         tags, headers: What it was added with.
+        cancelled: Whether the handler is to end, since the job was cancelled or its time is up. An async handler is
+            interrupted as well, by `CancelledError`, and a process killed; one that runs in a thread looks here.
     """
 
     __slots__ = (
-        "_control", "attempt", "attempts", "data", "headers", "id", "name", "queue", "stalls", "tags",
+        "_control", "attempt", "attempts", "cancelled", "data", "headers", "id", "name", "queue", "stalls", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +77,7 @@ class ActiveJob(Generic[T]):
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
         self.tags, self.headers = tags, headers or {}
+        self.cancelled = False
 
     def __repr__(self) -> str:
         return f"<ActiveJob {self.queue}/{self.id} {self.name} attempt {self.attempt}>"
@@ -100,6 +105,16 @@ class ActiveJob(Generic[T]):
     def log(self, line: str) -> Awaitable[None]:
         """Add a line to the job's own log, which is capped. Awaited or blocking, as `progress`."""
         return self._control.log(line)
+
+    def extend_timeout(self, seconds: Seconds) -> None:
+        """Let this attempt run for `seconds` from now, if its timeout would end it before; it has none: no change.
+
+        To be called, not awaited, wherever the handler runs, and as often as it makes sense.
+
+        Raises:
+            InvalidInput: `seconds` is no span of time; the timeout stays.
+        """
+        self._control.extend_timeout(span("seconds", seconds, low=0.001))
 
 
 class Processor(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +181,7 @@ class Processors:
         bound = None if queue is None else queue_name(queue)
         if attempts is not None:
             whole("attempts", attempts, low=1, high=1000)
-        limit = None if timeout is None else seconds("timeout", timeout, low=0.001)
+        limit = None if timeout is None else span("timeout", timeout, low=0.001)
 
         def remember(target: F) -> F:
             self.add(

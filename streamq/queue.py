@@ -71,13 +71,14 @@ NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
 
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How many jobs are where. `total` counts all five states; ages are seconds, None where none waits."""
+    """How many jobs are where. `total` counts all six states; ages are seconds, None where none waits."""
 
     waiting: int
     active: int
     completed: int
     failed: int
     delayed: int
+    cancelled: int
     dead: int
     paused: bool
     oldest_waiting_age: float | None
@@ -87,8 +88,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total(self) -> int:
-        """All jobs that are known: waiting, active, delayed, completed and failed."""
-        return self.waiting + self.active + self.completed + self.failed + self.delayed
+        """All jobs that are known: waiting, active, delayed, completed, failed and cancelled."""
+        return self.waiting + self.active + self.completed + self.failed + self.delayed + self.cancelled
 
 
 class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules):
@@ -301,6 +302,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             completed=counts.completed,
             failed=counts.failed,
             delayed=counts.delayed,
+            cancelled=counts.cancelled,
             dead=counts.dead,
             paused=counts.paused,
             oldest_waiting_age=max((age for age in ages.values() if age is not None), default=None),
@@ -314,7 +316,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
 
         Raises:
             JobFailed: It ended as failed.
-            JobCancelled: It was cancelled or removed.
+            JobCancelled: It was cancelled (`.reason` says why) or removed.
             JobNotFound: There is no such job.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
@@ -344,7 +346,8 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
                 await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
                 if not waiter.done():
                     continue
-                if waiter.result() in ("removed", "cancelled"):
+                kind = waiter.result()
+                if kind == "removed" or (kind == "cancelled" and await self._store.get(job_id) is None):
                     raise JobCancelled(job_id)
                 told, waiter = waiter, await self._endings.watch(job_id)
                 self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
@@ -424,5 +427,5 @@ def _ending(job: JobSnapshot) -> Any:
     if job.state == JobState.FAILED:
         raise JobFailed(job.id, str(job.error) if job.error else "no error was recorded")
     if job.state == JobState.CANCELLED:
-        raise JobCancelled(job.id)
+        raise JobCancelled(job.id, job.cancel_reason or "")
     return job.result

@@ -16,14 +16,14 @@ from urllib.parse import quote
 import msgspec
 
 from streamq.errors import InvalidInput
-from streamq.policy import KEEP_COMPLETED, KEEP_FAILED, Backoff, Retention
+from streamq.policy import KEEP_CANCELLED, KEEP_COMPLETED, KEEP_FAILED, Backoff, Retention
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
 LEAST = {
     "concurrency": 1, "attempts": 1, "retry_delay": 0, "lease": 0.5, "grace": 0, "max_stalls": 1, "max_payload": 1,
     "events_cap": 0, "dead_cap": 1, "log_cap": 1, "timeout": 0.1, "durable_replicas": 0, "durable_timeout": 0.001,
-    "threads": 1,
+    "threads": 1, "job_timeout": 0.001,
 }  # fmt: skip
 """What each setting must be at least; none may be endless."""
 
@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         durable_replicas: Replicas that must have a job before an add with `durable=True` returns.
         durable_timeout: How long such an add waits for disk and replicas.
         threads: Threads for plain-function processors; None is the worker's concurrency.
+        job_timeout: How long one attempt may take, where neither the job nor its processor says so; None has no limit.
+        keep_completed, keep_failed: Which ended jobs to keep, where the job does not say so.
+        keep_cancelled: Which cancelled jobs to keep: whoever cancels a job goes by his own settings.
     """
 
     redis_url: str = DEFAULT_URL
@@ -66,8 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     durable_replicas: int = 0
     durable_timeout: float = 2.0
     threads: int | None = None
+    job_timeout: float | None = None
     keep_completed: Retention = KEEP_COMPLETED
     keep_failed: Retention = KEEP_FAILED
+    keep_cancelled: Retention = KEEP_CANCELLED
 
     def __post_init__(self) -> None:
         for name in LEAST:

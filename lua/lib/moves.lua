@@ -66,3 +66,17 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   tell(turn, 'failed', id)
   tell(turn, 'dead', id)
 end
+
+-- Cancelled, for this reason. It waits, or ran: no dead letter tells of it.
+local function cancel(turn, lane, id, parts, reason, keep_count, keep_age_ms, fields)
+  if keep_count > 0 then
+    extend(fields, { 's', 'x', 'f', turn.now_text, 'p', lane, 'w', reason })
+    if parts.d then
+      add_envelope(fields, parts.d)
+    end
+    redis.call('HSET', job_key(turn, id), unpack(fields))
+  end
+  redis.call('HINCRBY', turn.base .. ':meta', 'cancelled', 1)
+  end_job(turn, 'cancelled', id, keep_count, keep_age_ms, reason)
+  tell(turn, 'cancelled', id)
+end

@@ -1,4 +1,4 @@
--- settle: active -> completed | delayed | failed | waiting. XACK answers 1 to the holder of an entry only.
+-- settle: active -> completed | delayed | failed | cancelled | waiting. XACK answers 1 to the holder of an entry only.
 -- Returns the positions (from 0) of the outcomes that were stale, and how many counted.
 local PER_OUTCOME = 9
 
@@ -18,6 +18,8 @@ local function settle_one(turn, kind, lane, id, parts, body, a, b, fields)
     tell(turn, 'completed', id)
   elseif kind == 'fail' then
     fail(turn, lane, id, parts, body, a, tonumber(b), fields)
+  elseif kind == 'cancel' then
+    cancel(turn, lane, id, parts, body, a, tonumber(b), fields)
   else
     if kind == 'retry' then
       keep_error(turn, id, tonumber(fields[2]), body, fields)
@@ -119,13 +121,25 @@ local function give_back(turn, key, entry, worker)
   return true
 end
 
+-- Makes the outcome of a job that is to be cancelled one that says so.
+local function end_as_asked(turn, outcomes, at, asked)
+  forget_request(turn.base, outcomes[at + 2])
+  if outcomes[at] == 'return' then
+    outcomes[at + 8] = redis.call('HGET', job_key(turn, outcomes[at + 3]), 'a') or '0' -- it does not say
+  end
+  local _, _, reason, keep_count, keep_age_ms = unpack(asked)
+  outcomes[at], outcomes[at + 4] = 'cancel', reason
+  outcomes[at + 5], outcomes[at + 6] = tostring(keep_count), tostring(keep_age_ms)
+end
+
 local function settle(turn, outcomes, from, worker)
   local stale, settled, fresh = {}, 0, {}
   local dropped, wanted = { {}, {}, {}, {} }, { {}, {}, {}, {} }
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
     local key = lane_key(turn, lane)
-    if outcomes[at] == 'return' then
+    local asked = turn.cancels and request_of(turn.base, entry)
+    if outcomes[at] == 'return' and not (asked and asked[1] == worker) then
       if give_back(turn, key, entry, worker) then
         settled = settled + 1
         if turn.bound then
@@ -137,6 +151,9 @@ local function settle(turn, outcomes, from, worker)
     elseif redis.call('XACK', key, 'w', entry) == 0 then
       stale[#stale + 1] = (at - from) / PER_OUTCOME
     else
+      if asked then
+        end_as_asked(turn, outcomes, at, asked)
+      end
       settled = settled + 1
       fresh[#fresh + 1] = at
       local entries = dropped[lane]

@@ -1,4 +1,5 @@
--- sweep: active, its worker's lease lapsed -> waiting, or failed as poison. Costs a dead worker's jobs, not all jobs.
+-- sweep: active, its worker's lease lapsed -> waiting, or failed as poison, or cancelled as asked. Costs a dead worker's
+-- jobs, not all jobs.
 local SWEEP_JOBS, SWEEP_WORKERS, AUDIT_MS = 200, 10, 30000
 local POISON_KEEP, POISON_AGE_MS = 500, 604800000
 
@@ -8,6 +9,18 @@ local function mark(turn, id)
   local entry = redis.call('HGET', key, 'e')
   if entry then
     redis.call('HSET', key, 'm', entry)
+  end
+end
+
+-- What was asked of an entry that nobody holds (it was deleted by hand, or an old worker settled it) is void.
+local function drop_void_requests(turn)
+  local flat = turn.cancels and redis.call('HGETALL', turn.base .. ':cancels') or {}
+  for at = 1, #flat, 2 do
+    local lane = cmsgpack.unpack(flat[at + 1])[2]
+    local pending = redis.pcall('XPENDING', lane_key(turn, lane), 'w', flat[at], flat[at], 1)
+    if pending.err or #pending == 0 then
+      forget_request(turn.base, flat[at])
+    end
   end
 end
 
@@ -25,6 +38,7 @@ local function audit(turn, audit_at, lease_ms, at_once)
     end
   end
   redis.call('HSET', turn.base .. ':meta', 'audit_at', turn.now + AUDIT_MS)
+  drop_void_requests(turn)
   for lane = 1, 4 do
     local consumers = redis.pcall('XINFO', 'CONSUMERS', lane_key(turn, lane), 'w')
     for _, consumer in ipairs(consumers.err and {} or consumers) do
@@ -54,10 +68,14 @@ local function sweep_job(turn, lane, entry, max_stalls)
     stalls = stalls + 1
   end
   local fields = { 'k', stalls }
+  local asked = turn.cancels and request_of(turn.base, entry)
   if not parts.j then
     extend(fields, { 'c', parts.t or turn.now_text }) -- a record is made: it keeps what the entry knew
   end
-  if stalls >= max_stalls then
+  if asked then
+    forget_request(turn.base, entry)
+    cancel(turn, lane, id, parts, asked[3], asked[4], asked[5], fields)
+  elseif stalls >= max_stalls then
     local err = cmsgpack.pack({ 'WorkerLost', 'its worker was lost ' .. stalls .. ' times while running it', '' })
     fail(turn, lane, id, parts, err, POISON_KEEP, POISON_AGE_MS, fields)
   else

@@ -7,6 +7,9 @@ local function take_out(base, now, cap, id, job)
     local lane_key = base .. ':lane:' .. job.lane
     redis.call('XACK', lane_key, 'w', job.entry)
     redis.call('XDEL', lane_key, job.entry)
+    if job.state == 'active' then
+      redis.call('HDEL', base .. ':cancels', job.entry)
+    end
   else
     redis.call('ZREM', base .. ':' .. job.state, id)
   end

@@ -1,14 +1,15 @@
 -- @include lib/bonds
 -- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
 -- `ages` holds what `meta` says of how long ended jobs are kept.
-local SETS = { completed = 'completed_age', failed = 'failed_age' }
+local SETS = { completed = 'completed_age', failed = 'failed_age', cancelled = 'cancelled_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
-local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, spare, bound)
+local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, cancelled_age, spare, bound)
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
-    ages = { completed = tonumber(completed_age), failed = tonumber(failed_age) },
-    spare = tonumber(spare) or 0, bound = bound == '1', events = {}, kinds = {}, ended = { completed = {}, failed = {} }, keep = {}, doomed = {},
+    ages = { completed = tonumber(completed_age), failed = tonumber(failed_age), cancelled = tonumber(cancelled_age) },
+    spare = tonumber(spare) or 0, bound = bound == '1', events = {}, kinds = {},
+    ended = { completed = {}, failed = {}, cancelled = {} }, keep = {}, doomed = {},
   }
 end
 

@@ -89,6 +89,21 @@ def failed(base: str) -> str:
     return f"{base}:failed"
 
 
+def cancelled(base: str) -> str:
+    """Sorted set, capped: each cancelled job that is kept, and when it ended."""
+    return f"{base}:cancelled"
+
+
+def cancels(base: str) -> str:
+    """Hash: which running jobs are to end as cancelled, by their entries."""
+    return f"{base}:cancels"
+
+
+def control(base: str, worker: str) -> str:
+    """List of at most one token, with a TTL: tells a worker to look which of its jobs are to be interrupted."""
+    return f"{base}:control:{worker}"
+
+
 def record(base: str, job_id: str) -> str:
     """Hash: what is known of a job that has a history."""
     return f"{base}:job:{job_id}"
@@ -96,5 +111,5 @@ def record(base: str, job_id: str) -> str:
 
 def of_a_queue(base: str) -> list[str]:
     """All keys of which a queue has one each, less those that hold next to nothing."""
-    single = (events, dead, meta, schedules, workers, delayed, completed, failed)
+    single = (events, dead, meta, schedules, workers, delayed, completed, failed, cancelled)
     return [*lanes(base), *(key(base) for key in single), f"{base}:minutes"]

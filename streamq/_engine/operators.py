@@ -44,6 +44,11 @@ class OperatorTransitions:
     async def _observed(self, name: str, call: Coroutine[Any, Any, Any]) -> Any:
         raise NotImplementedError
 
+    @property
+    def _keep_cancelled(self) -> tuple[int, int]:
+        keep = self.settings.keep_cancelled
+        return keep.count, keep.age_ms
+
     async def _move(self, name: str, done: str, after: str, *args: Arg) -> str:
         """Run a script that moves one job and answers with a word: `done` if this call moved it.
 
@@ -115,6 +120,10 @@ class OperatorTransitions:
         """Remove a job; returns `removed`, `unknown` or, unless forced, `active`."""
         return await self._move("remove", "removed", "unknown", job_id, int(force))
 
+    async def cancel(self, job_id: str, reason: str) -> str:
+        """Cancel a job; returns `cancelled`, `asked` (its worker, to do so), `unknown`, `already`, or how it ended."""
+        return await self._move("cancel", "cancelled", "already", job_id, reason, *self._keep_cancelled)
+
     async def promote(self, job_id: str) -> str:
         """Make a delayed job wait; returns `promoted`, `unknown`, or the state that forbids it."""
         return await self._move("promote", "promoted", "waiting", job_id)
@@ -168,6 +177,14 @@ class OperatorTransitions:
         args: list[Arg] = [state, step.bound, step.cursor or 0, limit, name, error_type, cap]
         bound, cursor, *ids = await self._repeat("retry_many", args)
         return Step(bound.decode(), cursor.decode(), not cursor, [job_id.decode() for job_id in ids])
+
+    async def cancel_many(
+        self, state: str, step: Step, limit: int, name: bytes, reason: str, ids: Sequence[str] = ()
+    ) -> Step:
+        """Cancel up to `limit` jobs of a state that match; with no state, the jobs of these ids."""
+        args: list[Arg] = [state, step.bound, step.cursor, limit, name, reason, *self._keep_cancelled]
+        bound, cursor, *found = await self._repeat("cancel_many", [*args, self.settings.events_cap, *ids])
+        return Step(bound.decode(), cursor.decode(), not cursor, [job_id.decode() for job_id in found])
 
     # Dead letters -----------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ class ScheduleTransitions:
         None, with nothing written, if the schedule is no longer as it was `seen`.
         """
         args: list[Arg] = [seen.id, seen.rev, _text(seen.next_ms), _text(next_ms), self.settings.events_cap]
+        args += [self.settings.keep_cancelled.count, self.settings.keep_cancelled.age_ms]
         args += [missed, len(missed_slots), *(job_id(seen.id, slot) for slot in missed_slots)]
         for slot in run:
             args.extend(slot)

@@ -38,6 +38,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         created_at=moment(stored.created_ms),
         started_at=moment(stored.started_ms),
         finished_at=moment(stored.number("f")) if stored.state in ("completed", "failed", "cancelled") else None,
+        cancel_reason=record.get("w", b"").decode("utf-8", "replace") if stored.state == "cancelled" else None,
         run_at=moment(stored.number("u")) if stored.state == "delayed" else None,
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},

@@ -20,7 +20,7 @@ from streamq._engine import keys, scripts
 from streamq._engine.operators import UNCHANGED as UNCHANGED
 from streamq._engine.operators import OperatorTransitions
 from streamq._engine.scheduling import ScheduleTransitions
-from streamq._engine.transitions import Arg, NewJob, Outcome, TickArgs, TickReply
+from streamq._engine.transitions import Arg, NewJob, Outcome, Renewal, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import DuplicateJob, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from streamq.job import queue_name
@@ -131,9 +131,22 @@ class Store(OperatorTransitions, ScheduleTransitions):
         if wire.client_id is not None:
             await self.command("CLIENT", "UNBLOCK", wire.client_id)
 
-    async def renew(self, worker: str, lease_ms: int) -> bool:
-        """Renew a worker's lease; False if it is lost. Not repeated: the caller does this on a beat."""
-        return bool(await self._observed("renew", self._once("renew", [worker, lease_ms], self.wire)))
+    async def renew(self, worker: str, lease_ms: int, *, block: float = 0.0) -> Renewal:
+        """Renew a worker's lease, after waiting up to `block` seconds for a request to cancel a job that it runs.
+
+        The wait and the renewal go out in one write. Not repeated: the caller does this on a beat.
+        """
+        if block <= 0:
+            return Renewal.read(await self._observed("renew", self._once("renew", [worker, lease_ms], self.wire)))
+        script = scripts.load("renew")
+        token, reply = await self.wire.pipeline(
+            ("BLPOP", keys.control(self.base, worker), f"{block:.3f}"),
+            ("EVALSHA", script.sha, 1, self.base, worker, lease_ms),
+            wait=block,
+        )
+        if isinstance(token, hiredis.ReplyError) or isinstance(reply, hiredis.ReplyError):
+            return await self.renew(worker, lease_ms)  # the script is lost, or whatever it is will say so again
+        return Renewal.read(reply)
 
     async def leave(self, worker: str) -> int:
         """Sign a worker off; returns how many jobs it still held, which then go to others at once."""

@@ -119,6 +119,19 @@ class TickArgs(msgspec.Struct, frozen=True):
         return args
 
 
+class Renewal(NamedTuple):
+    """The reply of `renew`: whether the lease holds, and why which of the worker's entries are to be interrupted."""
+
+    holds: bool
+    cancels: dict[str, str]
+
+    @classmethod
+    def read(cls, reply: list[Any]) -> Renewal:
+        """Read the reply of `renew`."""
+        asked = {reply[at].decode(): reply[at + 1].decode("utf-8", "replace") for at in range(1, len(reply), 2)}
+        return cls(bool(reply[0]), asked)
+
+
 NOT_SETTLED = -1
 """Among the stale outcomes of a tick: the worker had no lease, so nothing was settled; it has to list what it holds."""
 
@@ -209,6 +222,7 @@ class QueueCounts(msgspec.Struct, frozen=True):
     paused: bool
     oldest_ms: dict[int, int | None]
     workers: int
+    cancelled: int
 
     @classmethod
     def read(cls, reply: list[int]) -> QueueCounts:
@@ -216,4 +230,5 @@ class QueueCounts(msgspec.Struct, frozen=True):
         ages = {lane: None if age < 0 else age for lane, age in enumerate(reply[10:14], 1)}
         active, delayed, completed, failed, dead = reply[4:9]
         waiting = dict(enumerate(reply[0:4], 1))
-        return cls(waiting, active, delayed, completed, failed, dead, bool(reply[9]), ages, reply[14])
+        paused, workers, cancelled = bool(reply[9]), reply[14], reply[16]
+        return cls(waiting, active, delayed, completed, failed, dead, paused, ages, workers, cancelled)

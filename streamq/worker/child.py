@@ -66,6 +66,9 @@ class _Control:
         self._line.send(Said("log", str(line).encode("utf-8", "replace")))
         return Done()
 
+    def extend_timeout(self, seconds: float) -> None:
+        self._line.send(Said("extend", codec.encode_data("seconds", seconds, self._max_payload)))
+
 
 def find_processor(module_name: str, queue: str, name: str) -> Processor:
     """Return the processor that a registry in this module has for the queue's jobs of this name.

@@ -30,7 +30,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
-    """Something from the handler while it runs: `progress` (encoded) or `log` (a line)."""
+    """Something from the handler while it runs: `progress` (encoded), `log` (a line), `extend` (seconds, encoded)."""
 
     kind: str
     body: bytes

@@ -125,6 +125,14 @@ class Holdings:
         self.suspects.clear()
         return found
 
+    def withdraw(self, attempt: Attempt) -> bool:
+        """Take out a claim that has not started; False if it has, or is about to."""
+        for waiting in (self.ready, self.suspects):
+            if attempt in waiting:
+                waiting.remove(attempt)
+                return True
+        return False
+
     def overdue(self) -> list[Attempt]:
         """Take out the claims that have waited for a slot for too long, and claim nothing ahead for a while."""
         if not self.ready or time.monotonic() - self.ready[0].claimed_at < OVERDUE:

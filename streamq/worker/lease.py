@@ -1,17 +1,19 @@
 """Keep a worker's lease alive from a thread of its own.
 
 A handler that blocks the event loop must not lose its jobs, so the renewal has its own thread, loop and connection.
-It also looks at the worker's loop from outside, and says so in the log when that has stood still. It never brings a
-lost lease back: the worker's next tick does.
+Between two renewals that connection waits for word that a job is to be interrupted, which a renewal then tells.
+The thread also looks at the worker's loop from outside, and says so in the log when that has stood still. It never
+brings a lost lease back: the worker's next tick does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
@@ -22,14 +24,30 @@ from streamq.settings import Settings
 log = logging.getLogger("streamq.worker")
 
 BEATS_PER_LEASE = 3
+LATE = 0.1
+"""Seconds by which Redis may be late in ending a wait."""
 
 
 class LeaseThread:
-    """Renews a lease from `start` to `stop`. `beat` is called by the worker's loop to show that it turns."""
+    """Renews a lease from `start` to `stop`. `beat` is called by the worker's loop to show that it turns.
 
-    def __init__(self, queue: str, worker: str, connect: Callable[[], Endpoint], settings: Settings) -> None:
+    `cancelled` is told, in this thread, of the jobs that are to be interrupted: their entries, and why. It is told so
+    again with every renewal until they have ended.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        worker: str,
+        connect: Callable[[], Endpoint],
+        settings: Settings,
+        cancelled: Callable[[Mapping[str, str]], None],
+    ) -> None:
         self._queue, self._worker, self._connect, self._settings = queue, worker, connect, settings
+        self._cancelled = cancelled
         self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name=f"streamq-lease-{queue}", daemon=True)
         self._last_beat = time.monotonic()
         self._warned = False
@@ -43,6 +61,9 @@ class LeaseThread:
     def stop(self) -> None:
         """Stop renewing; returns at once, the thread ends within a beat."""
         self._stopping.set()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._stopped.set)
 
     def beat(self) -> None:
         """Note that the worker's loop turns."""
@@ -62,27 +83,43 @@ class LeaseThread:
             )
 
     async def _renew_for_ever(self) -> None:
-        lease = self._settings.lease
+        self._loop = asyncio.get_running_loop()
+        beat = self._settings.lease / BEATS_PER_LEASE
         wire = Wire(self._connect())
         store = Store(self._queue, wire, self._settings)
+        stopped = asyncio.create_task(self._stopped.wait())
+        block = 0.0
         try:
             while not self._stopping.is_set():
-                pause = lease / BEATS_PER_LEASE
-                try:
-                    if not await store.renew(self._worker, round(lease * 1000)):
-                        log.debug("worker %s has no lease (yet, or any more)", self._worker)
-                    self.renewed_at = time.monotonic()
-                except StoreError as error:
-                    log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
-                    pause = lease / BEATS_PER_LEASE / 5
-                except Exception:
-                    log.exception("renewing the lease of worker %s failed; going on", self._worker)
+                renewing = asyncio.create_task(self._renew(store, block))
+                await asyncio.wait((renewing, stopped), return_when=asyncio.FIRST_COMPLETED)
+                if not renewing.done():
+                    renewing.cancel()
+                    break
+                block = max(beat - LATE, beat / 2) if renewing.result() else 0.0
                 self._look_at_the_loop()
-                end = time.monotonic() + pause
-                while not self._stopping.is_set() and (left := end - time.monotonic()) > 0:
-                    await asyncio.to_thread(self._stopping.wait, left)
+                if not block:
+                    await asyncio.wait((stopped,), timeout=beat / 5)
         finally:
+            stopped.cancel()
             await wire.close()
+
+    async def _renew(self, store: Store, block: float) -> bool:
+        """Renew the lease after `block` seconds, or once a job is to be interrupted; False if that failed."""
+        try:
+            renewal = await store.renew(self._worker, round(self._settings.lease * 1000), block=block)
+        except StoreError as error:
+            log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
+            return False
+        except Exception:
+            log.exception("renewing the lease of worker %s failed; going on", self._worker)
+            return False
+        self.renewed_at = time.monotonic()
+        if not renewal.holds:
+            log.debug("worker %s has no lease (yet, or any more)", self._worker)
+        if renewal.cancels:
+            self._cancelled(renewal.cancels)
+        return True
 
     def _look_at_the_loop(self) -> None:
         still = time.monotonic() - self._last_beat

@@ -7,12 +7,12 @@ raises, of any kind, becomes an outcome: nothing that a handler does ends the wo
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,11 +23,12 @@ from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
 from streamq.log import current_job, frames_of
 from streamq.observer import NOBODY, UNKNOWN, begin, tell
-from streamq.processor import ActiveJob, Processor, Processors
+from streamq.processor import ActiveJob, Place, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Done
 from streamq.worker.frames import Said, Task
 from streamq.worker.pool import ProcessPool
+from streamq.worker.threads import Threads
 from streamq.worker.verdict import Terms, Verdicts
 
 log = logging.getLogger("streamq.worker")
@@ -36,7 +37,7 @@ log = logging.getLogger("streamq.worker")
 class Attempt:
     """One claim being run."""
 
-    __slots__ = ("claim", "claimed_at", "ended", "released", "started_at", "task")
+    __slots__ = ("cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -44,10 +45,15 @@ class Attempt:
         self.started_at = 0.0
         """When it got a slot (monotonic seconds); 0 before."""
         self.task: asyncio.Task[None] | None = None
+        self.job: ActiveJob[Any] | None = None
+        """What its handler sees, once it is started; it runs in the `place`."""
+        self.place: Place = "loop"
         self.ended = False
         """Whether its outcome has been taken."""
         self.released = False
         """Whether the worker has interrupted it, to hand it back."""
+        self.cancelled: str | None = None
+        """Why it was told to end as cancelled; None if it was not."""
 
 
 class _Known(NamedTuple):
@@ -56,16 +62,14 @@ class _Known(NamedTuple):
     processor: Processor
     decoder: msgspec.msgpack.Decoder[Any]
     terms: Terms
-    is_async: bool
+    place: Place
 
 
 WORDS = {
     "done": "done", "retry": "failed, to be retried", "fail": "failed for good", "release": "handed back or put off",
-    "hold": "put off with its queue",
+    "hold": "put off with its queue", "cancel": "cancelled",
 }  # fmt: skip
 """How the log calls the kinds of outcomes."""
-ABANDONED = 100
-"""Threads that may go on with a handler whose time was up, beside those that have a slot."""
 MOST_NAMES = 1_000
 """Job names that are remembered; a processor for every name (`*`) may meet any number."""
 
@@ -81,7 +85,7 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         """Kept from the first start: asking for it costs a system call each time."""
         self.verdicts = Verdicts(settings)
-        self._pool = ThreadPoolExecutor(settings.threads or settings.concurrency + ABANDONED, "streamq-job")
+        self._threads = Threads(settings.concurrency, settings.threads)
         self._processes = ProcessPool()
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
         """The server's time less this process's monotonic clock; set by each tick."""
@@ -107,7 +111,7 @@ class Runner:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
             self._refuse(attempt, UNKNOWN, self.verdicts.unknown(claim, envelope.name))
             return
-        processor, decoder, terms, is_async = known
+        processor, decoder, terms, attempt.place = known
         if options is not None:
             terms = Terms.of(options, processor, self._settings)
         try:
@@ -119,12 +123,34 @@ class Runner:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        control = _Control(self._store, self._settings, claim, loop)
         job = ActiveJob(
-            _Control(self._store, self._settings, claim, loop), claim.job_id, envelope.name, self._store.queue, data,
+            control, claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
         )  # fmt: skip
-        attempt.task = loop.create_task(self._run(attempt, processor, terms, job, is_async))
+        attempt.job = job
+        attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
+
+    def interrupt(self, attempt: Attempt, reason: str) -> None:
+        """End a job that runs as cancelled: however its handler ends from here on, that is how the attempt ends.
+
+        An async handler gets `CancelledError`, a process is killed. A thread can't be stopped: it is told, and has its
+        slot until it ends.
+        """
+        if attempt.ended or attempt.released or attempt.cancelled is not None or attempt.task is None:
+            return
+        attempt.cancelled = reason
+        assert attempt.job is not None  # noqa: S101 - it has a task
+        attempt.job.cancelled = True
+        if attempt.place != "thread":
+            attempt.task.add_done_callback(lambda task: self._ended_unbegun(attempt))
+            attempt.task.cancel()
+
+    def _ended_unbegun(self, attempt: Attempt) -> None:
+        """Report on an attempt that was interrupted before its task had taken a step, and could do so itself."""
+        if not attempt.ended and not attempt.released:
+            self._finished(attempt, self.verdicts.cancelled(attempt.claim, attempt.cancelled or ""))
 
     def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome, error: BaseException | None = None) -> None:
         """End an attempt whose handler was not called."""
@@ -160,14 +186,13 @@ class Runner:
         if processor is None:
             return None
         terms = Terms.of(None, processor, self._settings)
-        known = _Known(processor, codec.typed_decoder(processor.data), terms, processor.is_async)
+        known = _Known(processor, codec.typed_decoder(processor.data), terms, processor.place)
         if len(self._known) < MOST_NAMES:
             self._known[name] = known
         return known
 
-    async def _run(
-        self, attempt: Attempt, processor: Processor, terms: Terms, job: ActiveJob[Any], is_async: bool
-    ) -> None:
+    async def _run(self, attempt: Attempt, known: _Known, terms: Terms, job: ActiveJob[Any], control: _Control) -> None:
+        processor = known.processor
         claim, started = attempt.claim, self.now_ms()
         start = time.monotonic()
         token = current_job.set(job)
@@ -177,11 +202,11 @@ class Runner:
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
             if terms.timeout is not None:
-                result = await self._within(terms.timeout, processor, job)
-            elif is_async:
+                result = await self._within(terms.timeout, known, job, control)
+            elif known.place == "loop":
                 result = await processor.handler(job)
             else:
-                result = await self._elsewhere(processor, job)
+                result = await self._elsewhere(known, job)
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
@@ -193,30 +218,42 @@ class Runner:
             outcome = self.verdicts.failed(claim, terms, error, started)
         else:
             outcome = self.verdicts.done(claim, terms, result, started)
+        if attempt.cancelled is not None:
+            failure, outcome = None, self.verdicts.cancelled(claim, attempt.cancelled, started)
         self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)
         if running is not None:
             tell(observer, running.ended, outcome.kind, error_of(outcome))
         current_job.reset(token)  # the next attempt may be started from here
         self._finished(attempt, outcome)
 
-    async def _within(self, timeout: float, processor: Processor, job: ActiveJob[Any]) -> Any:
-        call = processor.handler(job) if processor.is_async else self._elsewhere(processor, job)
-        limit = asyncio.timeout(timeout)
+    async def _within(self, timeout: float, known: _Known, job: ActiveJob[Any], control: _Control) -> Any:
+        call = known.processor.handler(job) if known.place == "loop" else self._elsewhere(known, job)
+        control.limit = limit = asyncio.timeout(timeout)
+        start = time.monotonic()
         try:
             async with limit:
                 return await call
         except TimeoutError as error:
             if limit.expired():
-                if processor.place == "thread":
-                    log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
-                raise HandlerTimeout(f"it ran longer than its timeout of {timeout:g} s") from error
+                job.cancelled = True
+                if known.place == "thread":
+                    self._leave_thread(known.processor, job)
+                ran = time.monotonic() - start
+                extended = f", which was extended, after {ran:.3g} s" if control.extended else ""
+                raise HandlerTimeout(f"it ran longer than its timeout of {timeout:g} s{extended}") from error
             raise
 
-    async def _elsewhere(self, processor: Processor, job: ActiveJob[Any]) -> Any:
+    def _leave_thread(self, processor: Processor, job: ActiveJob[Any]) -> None:
+        self._threads.leave_one()
+        observer = self._store.observer
+        tell(observer, observer.thread_left, job.queue, processor.name)
+        log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
+
+    async def _elsewhere(self, known: _Known, job: ActiveJob[Any]) -> Any:
         """Run a handler that is not for the loop: in a thread, or in a process."""
-        if processor.place == "process":
-            return await self._in_process(processor, job)
-        return await self._in_thread(processor, job)
+        if known.place == "process":
+            return await self._in_process(known.processor, job)
+        return await self._threads.run(known.processor.handler, job)
 
     async def _in_process(self, processor: Processor, job: ActiveJob[Any]) -> Any:
         limit = self._settings.max_payload
@@ -228,24 +265,17 @@ class Runner:
         async def said(value: Said) -> None:
             if value.kind == "log":
                 await job.log(value.body.decode())
+            elif value.kind == "extend":
+                job.extend_timeout(codec.decode(value.body))
             else:
                 await job.progress(codec.decode(value.body))
 
         return await self._processes.run(task, said)
 
-    async def _in_thread(self, processor: Processor, job: ActiveJob[Any]) -> Any:
-        context = contextvars.copy_context()
-        raised, value = await asyncio.get_running_loop().run_in_executor(
-            self._pool, context.run, _call, processor.handler, job
-        )
-        if raised is not None:
-            raise raised
-        return value
-
     def close(self) -> None:
         """End the processes and let go of the threads; a thread that still runs a handler is left to end by itself."""
         self._processes.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
 
 def error_of(outcome: Outcome) -> str:
@@ -258,21 +288,16 @@ def _without_values(error: Exception) -> str:
     return _QUOTED.sub(r"\1", str(error))
 
 
-def _call(handler: Callable[..., Any], job: ActiveJob[Any]) -> tuple[BaseException | None, Any]:
-    """Call a plain handler. Its exception is returned: a future can't carry every kind (StopIteration, for one)."""
-    try:
-        return None, handler(job)
-    except BaseException as error:
-        return error, None
-
-
 class _Control:
     """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
 
-    __slots__ = ("_claim", "_loop", "_settings", "_store")
+    __slots__ = ("_claim", "_loop", "_settings", "_store", "extended", "limit")
 
     def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
+        self.limit: asyncio.Timeout | None = None
+        """The attempt's timeout, if it has one; `extended` by the handler or not."""
+        self.extended = False
 
     def progress(self, value: Any) -> Awaitable[None]:
         body = codec.encode_data("progress", value, self._settings.max_payload)
@@ -283,6 +308,24 @@ class _Control:
         claim = self._claim
         line = str(line).encode("utf-8", "replace").decode()[:LOG_LINE_LIMIT]
         return self._do(self._store.log(claim.lane, claim.entry, claim.job_id, line))
+
+    def extend_timeout(self, seconds: float) -> None:
+        if self.limit is None:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop.call_soon_threadsafe(self._extend, self.limit, seconds)  # in a thread
+        else:
+            self._extend(self.limit, seconds)
+
+    def _extend(self, limit: asyncio.Timeout, seconds: float) -> None:
+        until = self._loop.time() + seconds
+        if (before := limit.when()) is None or before >= until:
+            return
+        with contextlib.suppress(RuntimeError):  # its time is up
+            limit.reschedule(until)
+            self.extended = True
 
     def _do(self, call: Any) -> Awaitable[None]:
         try:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from streamq._engine.store import UNCHANGED, Store
 from streamq._engine.transitions import NOT_SETTLED, TickArgs, TickReply
@@ -84,6 +84,8 @@ class Ticker:
         self.stale_outcomes = 0
         self._unsure: set[str] = set()
         """Entries whose outcomes a failed tick may have settled: when they are gone, that may be our own doing."""
+        self._asked: dict[str, str] = {}
+        """Entries whose jobs are to be interrupted, and why, that have not come here yet."""
         self.hand_schedules: Callable[[list[str]], None] = lambda ids: None
         """Takes the schedules that a tick found due; must not wait."""
 
@@ -108,6 +110,24 @@ class Ticker:
         if self._due_at is None or at < self._due_at:
             self._due_at = at
             self._changed.set()
+
+    def interrupt(self, asked: Mapping[str, str]) -> None:
+        """End the jobs of these entries as cancelled, each for its reason; one that is on its way, when it is here."""
+        self._asked = dict(asked)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        for entry, reason in list(self._asked.items()):
+            attempt = self._holdings.mine.get(entry)
+            if attempt is None:
+                continue
+            if attempt.started_at:
+                self._runner.interrupt(attempt, reason)
+            elif self._holdings.withdraw(attempt):
+                self.finished(attempt, self._runner.verdicts.cancelled(attempt.claim, reason))
+            else:
+                continue  # a suspect that is being marked
+            del self._asked[entry]
 
     # The turns --------------------------------------------------------------------------------------------------------
 
@@ -230,6 +250,8 @@ class Ticker:
             self._list_held = True
         for attempt in (*self._holdings.take(reply.claimed), *self._holdings.take(reply.held)):
             self._note_stale(attempt.claim.job_id)
+        if self._asked:
+            self._interrupt()
         if reply.schedules:
             self.hand_schedules(reply.schedules)
         if self._stopping:
@@ -377,8 +399,11 @@ class Ticker:
         if left:
             log.warning("queue %s: %d jobs did not end in time and are handed back", self._store.queue, len(left))
             await asyncio.wait([a.task for a in left if a.task is not None], timeout=1.0)
+        verdicts = self._runner.verdicts
         for attempt in left:
-            self.finished(attempt, self._runner.verdicts.released(attempt.claim))
+            reason = attempt.cancelled
+            outcome = verdicts.released(attempt.claim) if reason is None else verdicts.cancelled(attempt.claim, reason)
+            self.finished(attempt, outcome)
 
     async def _settle_all(self) -> None:
         end = time.monotonic() + self._settings.timeout

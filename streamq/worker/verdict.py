@@ -58,7 +58,7 @@ class Terms(msgspec.Struct, frozen=True):
         return cls(
             options.a or processor.attempts or settings.attempts,
             options.b or processor.backoff or settings.backoff,
-            options.t or processor.timeout,
+            options.t or processor.timeout or settings.job_timeout,
             options.c or settings.keep_completed,
             options.f or settings.keep_failed,
         )
@@ -121,6 +121,13 @@ class Verdicts:
             kind, claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
             claim.attempts_made,
         )  # fmt: skip
+
+    def cancelled(self, claim: Claim, reason: str, started_ms: int = 0) -> Outcome:
+        """The job was cancelled while it ran; or before it started (`started_ms` of 0), and no attempt is used."""
+        keep, made = self._settings.keep_cancelled, claim.attempts_made + (started_ms > 0)
+        return Outcome(
+            "cancel", claim.lane, claim.entry, claim.job_id, reason.encode(), keep.count, keep.age_ms, started_ms, made
+        )
 
     def returned(self, claim: Claim) -> Outcome:
         """The job never started: it goes back to the front of its lane as it was."""

@@ -74,7 +74,10 @@ class Worker:
         self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
         self._store = Store(queue, self._wire, settings, observer)
         self._store.on_error = careful(on_error)
-        self._lease = LeaseThread(self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lease = LeaseThread(
+            self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings, self._interrupt
+        )
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
         self._ticker.hand_schedules = self._scheduler.hand
@@ -154,6 +157,7 @@ class Worker:
             raise InvalidInput("a worker runs once; make a new one")
         self._ran = True
         log.info("worker %s runs queue %s, %d at once", self.id, self.queue, self.settings.concurrency)
+        self._loop = asyncio.get_running_loop()
         self._lease.start()
         beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
         on_error = self._store.on_error
@@ -206,6 +210,12 @@ class Worker:
         self._stop.set()
         if self._task is not None and self._task is not asyncio.current_task():
             await asyncio.wait((self._task,))
+
+    def _interrupt(self, asked: Mapping[str, str]) -> None:
+        """Pass on, from the lease's thread, which jobs are to be interrupted."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._ticker.interrupt, asked)
 
     async def _show_that_the_loop_turns(self) -> None:
         while True:

@@ -8,14 +8,14 @@ from tests.lua.conftest import Bench
 async def test_a_lease_is_renewed_from_the_servers_time(bench: Bench) -> None:
     await bench.tick("ann", lease_ms=1_000)
     before = bench.now_ms()
-    assert await bench.store.renew("ann", 30_000)
+    assert (await bench.store.renew("ann", 30_000)).holds
     assert before + 30_000 <= bench.scores("workers")["ann"] <= bench.now_ms() + 30_000
 
 
 async def test_a_lease_that_lapsed_but_was_not_swept_is_still_good(bench: Bench) -> None:
     claim = await bench.claimed()
     bench.lapse()
-    assert await bench.store.renew("ann", 30_000)
+    assert (await bench.store.renew("ann", 30_000)).holds
     await bench.tick("bob")
     assert bench.pending() == {claim.entry: "ann"}
 
@@ -25,12 +25,12 @@ async def test_a_lost_lease_is_not_brought_back(bench: Bench) -> None:
     bench.lapse("frozen")
     await bench.tick("ann")
     before = bench.dump()
-    assert not await bench.store.renew("frozen", 30_000)
+    assert not (await bench.store.renew("frozen", 30_000)).holds
     assert bench.dump() == before
 
 
 async def test_a_worker_that_never_ticked_has_no_lease_to_renew(bench: Bench) -> None:
-    assert not await bench.store.renew("nobody", 30_000)
+    assert not (await bench.store.renew("nobody", 30_000)).holds
     assert bench.dump() == {}
 
 

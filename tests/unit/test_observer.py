@@ -18,6 +18,7 @@ TOLD: dict[str, tuple[Any, ...]] = {
     "ended": ("q", "send", "done", 0.1, 0.2, 1),
     "stale": ("q",),
     "taken_back": ("q", 3),
+    "thread_left": ("q", "send"),
     "scripts_reloaded": ("q",),
 }
 JOB: ActiveJob[Any] = ActiveJob(None, "17", "send", "q", None, attempt=1, attempts=1, stalls=0)  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def test_a_variable_sets_its_field_and_no_other(name: str, value: str, field: st
 def test_every_field_that_a_variable_can_hold_has_one() -> None:
     named = {"concurrency": "QUEUE_CONCURRENCY", "attempts": "JOB_RETRY_ATTEMPTS"}
     for field in msgspec.structs.fields(Settings):
-        if field.name in ("redis_url", "keep_completed", "keep_failed"):
+        if field.name in ("redis_url", "keep_completed", "keep_failed", "keep_cancelled"):
             continue
         name = named.get(field.name, f"STREAMQ_{field.name.upper()}")
         assert getattr(Settings.from_env({name: "3"}), field.name) == 3, name

@@ -30,7 +30,8 @@ HEALTHY = Facts(
 
 
 def stats(**fields: Any) -> QueueStats:
-    plain: dict[str, Any] = dict.fromkeys(("waiting", "active", "completed", "failed", "delayed", "dead", "workers"), 0)
+    counts = ("waiting", "active", "completed", "failed", "delayed", "cancelled", "dead", "workers")
+    plain: dict[str, Any] = dict.fromkeys(counts, 0)
     lanes: dict[str, Any] = {"waiting_by_priority": dict.fromkeys(Priority, 0), "oldest_by_priority": {}}
     return QueueStats(**{**plain, "paused": False, "oldest_waiting_age": None, **lanes, **fields})
 

@@ -66,10 +66,10 @@ def test_a_stored_jobs_empty_times_are_none() -> None:
 
 
 def test_counts_are_read_by_their_place() -> None:
-    found = QueueCounts.read([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, -1, 10, -1, 20, 2, 999])
+    found = QueueCounts.read([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, -1, 10, -1, 20, 2, 999, 11])
     assert found.waiting == {1: 1, 2: 2, 3: 3, 4: 4}
     assert (found.active, found.delayed, found.completed, found.failed, found.dead) == (5, 6, 7, 8, 9)
-    assert (found.paused, found.workers) == (True, 2)
+    assert (found.paused, found.workers, found.cancelled) == (True, 2, 11)
     assert found.oldest_ms == {1: None, 2: 10, 3: None, 4: 20}
 
 

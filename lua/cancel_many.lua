@@ -1,0 +1,89 @@
+#!lua flags=allow-oom
+-- cancel_many: jobs of one state, waiting | delayed | active, or those named -> cancelled, or asked to, as cancel does each.
+-- KEYS     1 queue base
+-- ARGV     1 state, or "" for the jobs named  2 "" | the cutoff of the reply before  3 "" | the cursor of the reply before
+--          4 how many at most in this call  5 "" | a job name, encoded  6 reason  7 keep count  8 keep age ms
+--          9 cap of the event stream  10 … ids of the jobs named, all of which this call sees to
+-- RETURNS  {cutoff ms, cursor ("": all were looked at), ids of those that are cancelled or asked …}
+-- RACES    as cancel, for each. Jobs that come into the state between two calls are younger than the cutoff, or met later.
+-- @include lib/clock
+-- @include lib/events
+-- @include lib/record
+-- @include lib/entry
+-- @include lib/spare
+-- @include lib/locate
+-- @include lib/match
+-- @include lib/lane
+-- @include lib/turn
+-- @include lib/moves
+-- @include lib/cancels
+-- @include lib/cancel_job
+-- @include lib/overlap
+local base, state, cutoff, cursor, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local name, reason, keep_count, keep_age_ms, cap = unpack(ARGV, 5, 9)
+local LOOK = 1000
+local turn = new_turn(base, now_ms(), cap)
+turn.bound = is_bound(base)
+local ids, looked = {}, 0
+cutoff = cutoff or turn.now
+
+local function take(id, job)
+  cancel_job(turn, id, job, reason, keep_count, keep_age_ms)
+  ids[#ids + 1] = id
+end
+
+local function matches(id, since, envelope)
+  return tonumber(since or 0) <= cutoff and has_name(name ~= '' and (envelope or record_envelope(job_key(turn, id))), name)
+end
+
+local function in_lanes()
+  local lane, after = string.match(cursor, '^(%d):(.*)$')
+  for number = tonumber(lane) or 1, 4 do
+    local key, at = lane_key(turn, number), after or ''
+    local last = state == 'active' and last_claimed(key) or '+'
+    local whole = each_entry(key, at ~= '' and '(' .. at or '-', last, false, function(entry, parts)
+      if looked >= LOOK or #ids >= limit then
+        return false
+      end
+      looked, at = looked + 1, entry
+      local id = parts.j or string.match(entry, '^%d+')
+      local job = matches(id, parts.t, parts.d) and locate(base, id)
+      if job and job.entry == entry and job.state == state then
+        take(id, job)
+      end
+      return true
+    end)
+    if not whole then
+      return number .. ':' .. at
+    end
+    after = nil
+  end
+  return ''
+end
+
+local function by_rank()
+  local from = tonumber(cursor) or 0
+  local found = redis.call('ZRANGE', base .. ':delayed', from, from + limit - 1)
+  for _, id in ipairs(found) do
+    if matches(id, redis.call('HGET', job_key(turn, id), 'c')) then
+      take(id, { state = state, lane = redis.call('HGET', job_key(turn, id), 'p') })
+    end
+  end
+  return #found == limit and tostring(from + limit - #ids) or ''
+end
+
+local next_cursor = ''
+if state == '' then
+  for at = 10, #ARGV do
+    local job = unended(base, ARGV[at])
+    if job then
+      take(ARGV[at], job)
+    end
+  end
+else
+  next_cursor = state == 'delayed' and by_rank() or in_lanes()
+end
+retain(turn)
+let_go(turn)
+publish_all(turn)
+return { string.format('%.0f', cutoff), next_cursor, unpack(ids) }
