@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any, NoReturn
 
 from streamq import ActiveJob, Processors, Snooze, Unrecoverable
@@ -59,3 +60,11 @@ def naps(job: ActiveJob[Any]) -> str:
 @processors.register("pid", queue="processes")
 async def pid(job: ActiveJob[None]) -> int:
     return os.getpid()
+
+
+@processors.register("extend", queue="processes", run_in="process", attempts=1)
+def extends(job: ActiveJob[Any]) -> str:
+    for _ in range(job.data["steps"]):
+        job.extend_timeout(10)
+        time.sleep(job.data["each"])
+    return "made it"
