@@ -106,10 +106,10 @@ async def test_a_lost_workers_job_ends_as_cancelled_and_does_not_run_again(bench
     assert (record["s"], record["w"], record["k"]) == (b"x", b"stop", b"1")
     assert bench.lane() == []
     assert not bench.redis.exists(bench.key("cancels"))
-    before = bench.dump("workers")
+    before = bench.dump("workers", "meta")
     assert (await bench.tick("lost", outcomes=[done(claim)])).stale == [-1]
     assert (await bench.tick("lost", outcomes=[done(claim)])).stale == [0]
-    assert bench.dump("workers") == before
+    assert bench.dump("workers", "meta") == before
 
 
 async def test_a_claim_that_goes_back_unstarted_is_cancelled(bench: Bench) -> None:
