@@ -48,8 +48,8 @@ class _Draining:
     def __init__(self, adder: Adder, queue: Queue, processors: Any, raise_failures: bool) -> None:
         self._adder, self._queue, self._processors, self._raise = adder, queue, processors, raise_failures
 
-    async def add(self, jobs: Sequence[NewJob]) -> list[Added]:
-        added = await self._adder.add(jobs)
+    async def add(self, jobs: Sequence[NewJob], *, all_or_none: bool = False) -> list[Added]:
+        added = await self._adder.add(jobs, all_or_none=all_or_none)
         if current_job.get() is not None:
             return added  # inside a handler: the drain that runs it takes these too
         await drain(self._queue, self._processors)
