@@ -210,4 +210,4 @@ def _check_moved(job_id: str, action: str, done: str, word: str) -> None:
     if word == "unknown":
         raise JobNotFound(job_id)
     if word != done:
-        raise WrongState(job_id, action, word)
+        raise WrongState(job_id, action, "waiting for another job's end" if word == "parked" else word)

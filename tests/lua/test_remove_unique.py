@@ -32,10 +32,26 @@ async def obliterate(bench: Bench, state: str) -> None:
     assert (await bench.store.obliterate(True, 10))[0] == "done"
 
 
+async def cancel(bench: Bench, state: str) -> None:
+    if state == "active":
+        assert await bench.store.cancel("1", "no longer needed") == "asked"
+        bench.lapse()  # its worker can't be asked any more
+        await bench.tick("bob")
+    else:
+        assert await bench.store.cancel("1", "no longer needed") == "cancelled"
+    assert await bench.store.get("1") is not None
+
+
+async def cancel_many(bench: Bench, state: str) -> None:
+    assert (await bench.store.cancel_many(state, Step(), 10, b"", "no longer needed")).ids == ["1"]
+
+
 WAYS: list[tuple[Callable[[Bench, str], Awaitable[None]], str]] = [
     *[(remove, state) for state in ("waiting", "delayed", "active", "completed", "failed")],
     *[(clean, state) for state in ("waiting", "delayed", "completed", "failed")],
     *[(drain, state) for state in ("waiting", "delayed")],
+    *[(cancel, state) for state in ("waiting", "delayed", "active")],
+    *[(cancel_many, state) for state in ("waiting", "delayed")],
     *[(obliterate, state) for state in ("waiting", "delayed", "active", "completed", "failed")],
 ]
 

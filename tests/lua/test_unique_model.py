@@ -127,6 +127,15 @@ class Run:
             del self.model.states[job_id]
             self.model.leaves(job_id, "removed")
 
+    async def cancel(self) -> None:
+        job_id = self.some("waiting", "next", "active")
+        if job_id is not None:
+            word = await self.bench.store.cancel(job_id, "why not")
+            if word == "asked":
+                await self.bench.tick(outcomes=[done(self.claims.pop(job_id))])
+            self.model.states[job_id] = "cancelled"
+            self.model.leaves(job_id, "removed")
+
     async def retry(self) -> None:
         job_id = self.some("failed")
         if job_id is not None:
@@ -148,8 +157,8 @@ class Run:
 @pytest.mark.parametrize("seed", range(12))
 async def test_model_and_queue_agree_after_every_step(bench: Bench, seed: int) -> None:
     run = Run(bench, random.Random(seed))  # noqa: S311 - repeatable, no secret
-    steps = [run.add, run.add, run.add, run.claim, run.claim, run.end, run.end, run.again, run.give_back, run.remove,
-        run.retry, run.lapse]  # fmt: skip
+    often: list[Any] = [run.add, run.add, run.add, run.claim, run.claim, run.end, run.end]
+    steps = [*often, run.again, run.give_back, run.remove, run.retry, run.cancel, run.lapse]
     for _ in range(STEPS):
         await run.rand.choice(steps)()
         run.compare()
