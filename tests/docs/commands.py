@@ -53,7 +53,7 @@ def look_at(name: str, arguments: list[str]) -> None:
         unknown = {word for word in arguments if "=" not in word} - targets
         if unknown:
             raise Wrong(f"the Makefile has no {', '.join(unknown)}")
-    elif name in ("docker", "docker-compose", "kubectl", "systemctl", "promtool"):
+    elif name in ("install", "docker", "docker-compose", "kubectl", "systemctl", "promtool"):
         _look_at_files(arguments)
     elif name == "redis-server":
         _look_at_options(arguments)

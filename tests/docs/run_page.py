@@ -24,7 +24,7 @@ from tests.docs import commands
 from tests.docs.pages import ROOT, Block, blocks
 
 NAMES = ("python", "python3", "streamq", "pip", "pip3", "make", "docker", "docker-compose", "kubectl", "systemctl",
-         "redis-server", "apt", "apt-get", "sudo", "brew", "promtool")  # fmt: skip
+         "redis-server", "install", "apt", "apt-get", "sudo", "brew", "promtool")  # fmt: skip
 
 
 class Failed(Exception):
