@@ -28,7 +28,7 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest -n 2 tests/faults --reruns 2
 
 FIGURES = docs/reliability-figures.json
-STORMS = storm stops freezes network states failover clocks crash_points
+STORMS = storm stops freezes network states failover_losses clocks crash_points
 
 # Each prints its seed, the faults that it caused, the versions and what came of it; STREAMQ_SEED=… repeats the faults.
 storm: $(INSTALLED)

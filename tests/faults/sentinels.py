@@ -24,9 +24,13 @@ DOWN_AFTER_MS = 1_500
 
 
 class Deployment:
-    """Two servers, three sentinels. Use it as a context manager; `client` gives what an application would use."""
+    """Two servers, three sentinels. Use it as a context manager; `client` gives what an application would use.
 
-    def __init__(self) -> None:
+    The sentinels let twice `failover_timeout_ms` pass between two failovers that nobody asked for.
+    """
+
+    def __init__(self, *, failover_timeout_ms: int = 4_000) -> None:
+        self._failover_timeout_ms = failover_timeout_ms
         self.servers = [RedisServer(port=0), RedisServer(port=0)]
         self._sentinels: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
@@ -38,10 +42,7 @@ class Deployment:
                 server.start()
             primary, replica = self.servers
             replica.call("CONFIG", "SET", "replica-serve-stale-data", "yes")
-            for server in self.servers:
-                server.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
-            replica.call("REPLICAOF", "127.0.0.1", str(primary.port))
-            _wait(lambda: b"master_link_status:up" in replication_of(replica), "the replica follows")
+            self.follow(replica, primary)
             for _ in range(3):
                 self._start_sentinel(primary)
             _wait(self._all_see_each_other, "the sentinels know the replica and one another")
@@ -78,6 +79,21 @@ class Deployment:
                 return server
         raise LookupError(f"the sentinels do not agree: {ports}")
 
+    def other(self, server: RedisServer) -> RedisServer:
+        """Return the other one of the two servers."""
+        return next(one for one in self.servers if one is not server)
+
+    def follow(self, replica: RedisServer, primary: RedisServer) -> None:
+        """Make one server the other's replica; returns when it holds all that the other does."""
+        for server in (replica, primary):
+            server.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        replica.call("REPLICAOF", "127.0.0.1", str(primary.port))
+        _wait(lambda: self.follows(replica), "the replica follows")
+
+    def follows(self, replica: RedisServer) -> bool:
+        """Whether a server is a replica and hears its primary."""
+        return b"master_link_status:up" in replication_of(replica)
+
     def fail_over(self) -> None:
         """Ask for a planned failover; returns when it has been agreed to."""
         _wait(self._failover_accepted, "a failover is accepted")
@@ -102,7 +118,8 @@ class Deployment:
         config = primary.folder / f"sentinel-{port}.conf"
         config.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {primary.folder}\nsentinel monitor {NAME} 127.0.0.1 {primary.port} 2\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\nsentinel failover-timeout {NAME} 4000\n"
+            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+            f"sentinel failover-timeout {NAME} {self._failover_timeout_ms}\n"
         )
         prepare = end_with_parent(os.getpid()) if sys.platform == "linux" else None
         with (primary.folder / "sentinels.log").open("ab") as log:
