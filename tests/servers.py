@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import redis
 
-from streamq.embedded import find_server
+from streamq.embedded import ServerBinary, find_server
 from streamq.embedded.supervisor import end_with_parent
 
 READY_WITHIN = 20.0
@@ -31,12 +31,22 @@ class RedisServer:
         port: A TCP port, 0 for a free one (kept over restarts), None for the unix socket alone.
         always: Write each command to disk before it is answered (`appendfsync always`).
         arguments: More of the server's own command-line options.
+        environment: Variables for the process, beside those of this one.
+        binary: The server's program; the one that `find_server` finds by default.
 
     The kernel ends the process with the thread that started it, so that a killed test run leaves nothing behind.
     """
 
-    def __init__(self, *, port: int | None = None, always: bool = False, arguments: Sequence[str] = ()) -> None:
-        self.binary, self.version = find_server()
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        always: bool = False,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        binary: ServerBinary | None = None,
+    ) -> None:
+        self.binary, self.version = binary or find_server()
         self.folder = Path(tempfile.mkdtemp(prefix="streamq-"))
         self.port = _free_port() if port == 0 else port
         self.socket = self.folder / "server.sock"
@@ -48,6 +58,7 @@ class RedisServer:
             *("--appendonly", "yes", "--appendfsync", "always" if always else "everysec", "--save", ""),
             *("--maxmemory-policy", "noeviction", *arguments),
         ]
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,7 +72,9 @@ class RedisServer:
             raise RuntimeError("the server runs already")
         prepare = end_with_parent(os.getpid()) if sys.platform == "linux" else None
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, preexec_fn=prepare)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, preexec_fn=prepare, env=self._environment
+            )
         until = time.monotonic() + READY_WITHIN
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > until:

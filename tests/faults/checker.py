@@ -37,6 +37,8 @@ class Verdict:
     runs: dict[str, list[Run]] = field(default_factory=dict)
     deaths: dict[int, float] = field(default_factory=dict)
     """When each process died that was killed."""
+    due: dict[str, float] = field(default_factory=dict)
+    """Before when a job must not start, where its producer said so."""
     accepted_twice: set[str] = field(default_factory=set)
 
     @property
@@ -53,6 +55,12 @@ class Verdict:
     def unfinished(self) -> set[str]:
         """Jobs of which no run came to its end."""
         return {job for job, runs in self.runs.items() if not any(run.outcome for run in runs)}
+
+    @property
+    def early(self) -> dict[str, float]:
+        """Jobs that started before they were due, and by how many seconds."""
+        starts = {job: min(run.start for run in runs) for job, runs in self.runs.items() if job in self.due}
+        return {job: self.due[job] - start for job, start in starts.items() if start < self.due[job]}
 
     @property
     def total_runs(self) -> int:
@@ -118,6 +126,8 @@ def check(lines: Iterable[Line]) -> Verdict:
             if line.job in verdict.accepted:
                 verdict.accepted_twice.add(line.job)
             verdict.accepted.add(line.job)
+            if "due" in line.more:
+                verdict.due[line.job] = line.more["due"]
         elif line.kind == "start":
             open_runs[line.job, line.attempt, line.pid].append(Run(line.job, line.attempt, line.pid, line.at))
         elif line.kind == "end":

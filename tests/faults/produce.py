@@ -1,8 +1,8 @@
 """A producer process of the kill storm: adds jobs of every kind, and notes in the ledger what was accepted.
 
-    python -m tests.faults.produce NUMBER COUNT PER_SECOND SEED
+    python -m tests.faults.produce NUMBER COUNT PER_SECOND SEED [KIND …]
 
-Its address comes from the environment. What Redis may or may not have taken (the answer never came) is added again
+The kinds are those to leave out. Its address comes from the environment. What Redis may or may not have taken (the answer never came) is added again
 under the same id if it has one of its own, else noted as unsure. It waits while much waits: the storm measures how fast
 lost work comes back, not how long a queue may grow.
 """
@@ -13,7 +13,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from streamq import Backoff, JobOptions, Queue, Retention, Settings
@@ -31,14 +31,16 @@ Making = tuple[str, str, Any, dict[str, Any]]
 
 
 class Mix:
-    """Draws jobs of all kinds; `number` keeps the ids of several producers apart."""
+    """Draws jobs of all kinds but those left out; `number` keeps the ids of several producers apart."""
 
-    def __init__(self, number: str, chance: random.Random) -> None:
+    def __init__(self, number: str, chance: random.Random, without: Iterable[str] = ()) -> None:
         self._number, self._chance, self._made = number, chance, 0
         self.kinds: dict[Callable[[], Making], int] = {
             self.plain: 35, self.long: 10, self.thread: 8, self.delayed: 15, self.retried: 10, self.failing: 4,
             self.named: 10, self.limited: 8,
         }  # fmt: skip
+        for kind in without:
+            del self.kinds[getattr(self, kind)]
 
     def draw(self) -> Making:
         """Return one job."""
@@ -103,6 +105,7 @@ class Producer:
             await queue.close()
 
     async def _add(self, queue: str, name: str, data: Any, options: dict[str, Any]) -> None:
+        due = time.monotonic() + options.get("delay", 0.0)
         while True:
             try:
                 job = await self._queues[queue].add(name, data, **options)
@@ -111,7 +114,7 @@ class Producer:
                     continue
                 self._ledger.note("unsure", error=str(error))
                 return
-            self._ledger.accept([job.id])
+            self._ledger.accept([job.id], due=due)
             return
 
     async def _wait_for_room(self) -> None:
@@ -127,9 +130,9 @@ class Producer:
 
 def main() -> None:
     """Run one producer as its arguments say."""
-    number, count, per_second, seed = sys.argv[1:]
+    number, count, per_second, seed, *without = sys.argv[1:]
     ledger = Ledger.from_environment()
-    mix = Mix(number, random.Random(int(seed)))  # noqa: S311
+    mix = Mix(number, random.Random(int(seed)), without)  # noqa: S311
     asyncio.run(Producer(mix, ledger).run(int(count), float(per_second)))
 
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from streamq import Queue, RateLimit
 from tests.faults.checker import Run, Verdict, Window, check
+from tests.faults.clocks import faketime
 from tests.faults.figures import at_most, percentile
 from tests.faults.ledger import ENVIRONMENT
 from tests.faults.produce import FAILS, LIMITED, QUEUE
@@ -47,6 +48,11 @@ class Plan:
     server_every: tuple[float, float] = (15.0, 25.0)
     server_away: tuple[float, float] = (0.2, 1.0)
     drain_within: float = 120.0
+    worker_clocks: tuple[str, ...] = ()
+    """What libfaketime does to the clock of each worker, of each producer; nothing by default."""
+    producer_clocks: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    """Kinds of jobs that the producers leave out."""
 
     @property
     def recovery_bound(self) -> float:
@@ -69,6 +75,7 @@ class Outcome:
     unexplained: list[tuple[Run, Run]] = field(default_factory=list)
     overlapping: list[tuple[Run, Run]] = field(default_factory=list)
     repeated_by_kills: int = 0
+    early: dict[str, float] = field(default_factory=dict)
     wrong_ends: dict[str, list[str]] = field(default_factory=dict)
     recoveries: list[float] = field(default_factory=list)
     outages: list[Window] = field(default_factory=list)
@@ -85,6 +92,7 @@ class Outcome:
             "lost": at_most(len(self.lost), self.accepted),
             "unfinished": at_most(len(self.unfinished), self.accepted),
             "ended other than once": at_most(len(self.wrong_ends), self.accepted),
+            "started before they were due": at_most(len(self.early), self.accepted),
             "repeated, their worker killed": self.repeated_by_kills,
             "repeated otherwise": at_most(len(self.unexplained), self.accepted),
             "adds whose fate the producer does not know": self.unsure,
@@ -113,7 +121,7 @@ class Storm:
         plan, scene, since = self.plan, self.scene, time.monotonic()
         async with Queue(LIMITED, scene.server.url) as limited:
             await limited.set_rate_limit(RateLimit(LIMIT_PER_SECOND, per=1.0))
-        workers = [self._start_worker() for _ in range(plan.workers)]
+        workers = [self._start_worker(number) for number in range(plan.workers)]
         await scene.workers_ready(workers)
         producers = [self._start_producer(number) for number in range(plan.producers)]
         faults = [asyncio.create_task(self._kill_workers(workers)), asyncio.create_task(self._kill_server())]
@@ -133,16 +141,20 @@ class Storm:
         self._judge()
         return self.outcome
 
-    def _start_worker(self) -> WorkerProcess:
+    def _start_worker(self, number: int) -> WorkerProcess:
+        environment = {**self._environment, **clock_of(self.plan.worker_clocks, number)}
         return self.scene.fleet.start(
-            f"{QUEUE},{LIMITED}", lease=self.plan.lease, concurrency=10, retry_delay_ms=100, **self._environment
+            f"{QUEUE},{LIMITED}", lease=self.plan.lease, concurrency=10, retry_delay_ms=100, **environment
         )
 
     def _start_producer(self, number: int) -> subprocess.Popen[bytes]:
         plan = self.plan
         count, rate = plan.jobs // plan.producers, plan.per_second / plan.producers
-        words = [str(number), str(count), str(rate), str(plan.seed + number)]
-        environment = {**os.environ, **self._environment, ENVIRONMENT: str(self.scene.ledger.path)}
+        words = [str(number), str(count), str(rate), str(plan.seed + number), *plan.without]
+        environment = {
+            **os.environ, **self._environment, **clock_of(plan.producer_clocks, number),
+            ENVIRONMENT: str(self.scene.ledger.path),
+        }  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-m", "tests.faults.produce", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL
         )
@@ -173,6 +185,7 @@ class Storm:
         found.accepted, found.runs = len(verdict.accepted), verdict.total_runs
         found.unsure = sum(line.kind == "note" and line.outcome == "unsure" for line in lines)
         found.lost, found.unfinished, found.overlapping = verdict.lost, verdict.unfinished, verdict.overlapping
+        found.early = verdict.early
         found.unexplained = verdict.duplicates_without_a_death
         found.repeated_by_kills = len(verdict.duplicates) - len(found.unexplained)
         found.recoveries = recoveries(verdict, found.outages)
@@ -199,6 +212,11 @@ class Storm:
             if len(ends) != 1:
                 wrong.setdefault(job, []).extend(ends or ["no end"])
         return wrong
+
+
+def clock_of(clocks: tuple[str, ...], number: int) -> dict[str, str]:
+    """Return the environment that sets the clock of one process."""
+    return faketime(clocks[number]) if number < len(clocks) else {}
 
 
 def endings(client: Any, queue: str) -> Counter[tuple[str, str]]:

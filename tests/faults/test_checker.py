@@ -93,6 +93,14 @@ def test_only_the_death_of_its_own_worker_between_the_two_runs_excuses_a_duplica
     assert len(check(killed_after).duplicates_without_a_death) == 1
 
 
+def test_a_job_that_starts_before_it_is_due_is_early() -> None:
+    def accepted(job: str, due: float) -> Line:
+        return Line("accepted", 0, 9, job, more={"due": due})
+
+    lines = [accepted("soon", 5), accepted("late", 1), *clean_run("soon", 1), *clean_run("late", 1)]
+    assert check(lines).early == {"soon": 3}
+
+
 def test_two_runs_at_once_overlap_and_two_in_a_row_do_not() -> None:
     at_once = [line("start", 0), line("start", 1, pid=11), line("end", 2), line("end", 3, pid=11)]
     assert [(one.pid, two.pid) for one, two in check(at_once).overlapping] == [(10, 11)]

@@ -25,6 +25,7 @@ async def test_a_storm_of_kills_loses_nothing_and_repeats_only_what_it_killed(sc
     assert not outcome.lost
     assert not outcome.unfinished
     assert not outcome.overlapping
+    assert not outcome.early
     assert not outcome.unexplained, outcome.unexplained[:5]
     assert not outcome.wrong_ends, list(outcome.wrong_ends.items())[:5]
     assert percentile(outcome.recoveries, 0.99) <= plan.recovery_bound
