@@ -2,9 +2,9 @@
 
     python -m tests.faults.produce NUMBER COUNT PER_SECOND SEED [KIND …]
 
-The kinds are those to leave out. Its address comes from the environment. What Redis may or may not have taken (the answer never came) is added again
-under the same id if it has one of its own, else noted as unsure. It waits while much waits: the storm measures how fast
-lost work comes back, not how long a queue may grow.
+The kinds are those to leave out. Its address comes from the environment. What Redis may or may not have taken (the
+answer never came) is added again under the same id if it has one of its own, else noted as unsure. It waits while much
+waits: the storm measures how fast lost work comes back, not how long a queue may grow.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from streamq import Backoff, JobOptions, Queue, Retention, Settings
+from streamq import Backoff, JobOptions, Queue, Retention, Settings, Unique
 from streamq.errors import StoreError
 from tests.faults.ledger import Ledger
 
 QUEUE, LIMITED = "faults", "limited"
 FAILS = "fails-"
 """How the ids of jobs begin that are to fail in the end."""
+UNIQUE = "unique-"
+"""How the ids of jobs begin that have a unique key, which is the letter behind it."""
 MOST_WAITING = 150
 AT_ONCE = 5
 
@@ -37,7 +39,7 @@ class Mix:
         self._number, self._chance, self._made = number, chance, 0
         self.kinds: dict[Callable[[], Making], int] = {
             self.plain: 35, self.long: 10, self.thread: 8, self.delayed: 15, self.retried: 10, self.failing: 4,
-            self.named: 10, self.limited: 8,
+            self.named: 10, self.limited: 8, self.unique: 8,
         }  # fmt: skip
         for kind in without:
             del self.kinds[getattr(self, kind)]
@@ -78,6 +80,11 @@ class Mix:
     def limited(self) -> Making:
         return LIMITED, "sleep", self._chance.uniform(0, 0.02), {"job_id": self._own_id("limited-")}
 
+    def unique(self) -> Making:
+        key = self._chance.choice("abcdefghij")
+        options = {"job_id": self._own_id(f"{UNIQUE}{key}-"), "unique": Unique(key)}
+        return QUEUE, "sleep", self._chance.uniform(0.05, 0.3), options
+
 
 class Producer:
     """Adds a mix of jobs to the queues, several at once, at a steady rate."""
@@ -114,7 +121,10 @@ class Producer:
                     continue
                 self._ledger.note("unsure", error=str(error))
                 return
-            self._ledger.accept([job.id], due=due)
+            if job.id == options.get("job_id", job.id):  # else another one held the unique key
+                self._ledger.accept([job.id], due=due)
+            else:
+                self._ledger.note("held back")
             return
 
     async def _wait_for_room(self) -> None:

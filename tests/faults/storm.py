@@ -21,7 +21,7 @@ from tests.faults.checker import Run, Verdict, Window, check
 from tests.faults.clocks import faketime
 from tests.faults.figures import at_most, percentile
 from tests.faults.ledger import ENVIRONMENT
-from tests.faults.produce import FAILS, LIMITED, QUEUE
+from tests.faults.produce import FAILS, LIMITED, QUEUE, UNIQUE
 from tests.faults.scene import Scene
 from tests.faults.state import base_of, clean_state, ended_ids, is_idle
 from tests.faults.workers import ROOT, WorkerProcess, eventually
@@ -69,11 +69,13 @@ class Outcome:
     took: float = 0.0
     accepted: int = 0
     unsure: int = 0
+    held_back: int = 0
     runs: int = 0
     lost: set[str] = field(default_factory=set)
     unfinished: set[str] = field(default_factory=set)
     unexplained: list[tuple[Run, Run]] = field(default_factory=list)
     overlapping: list[tuple[Run, Run]] = field(default_factory=list)
+    of_one_key: list[tuple[Run, Run]] = field(default_factory=list)
     repeated_by_kills: int = 0
     early: dict[str, float] = field(default_factory=dict)
     wrong_ends: dict[str, list[str]] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class Outcome:
             "started before they were due": at_most(len(self.early), self.accepted),
             "repeated, their worker killed": self.repeated_by_kills,
             "repeated otherwise": at_most(len(self.unexplained), self.accepted),
+            "runs of one unique key at once": len(self.of_one_key),
+            "adds held back by a unique key": self.held_back,
             "adds whose fate the producer does not know": self.unsure,
             "recoveries": len(self.recoveries),
             "outage of the server, s: longest": round(max((b - a for a, b in self.outages), default=0.0), 2),
@@ -183,9 +187,10 @@ class Storm:
         found, lines = self.outcome, self.scene.ledger.lines()
         verdict = check(lines)
         found.accepted, found.runs = len(verdict.accepted), verdict.total_runs
-        found.unsure = sum(line.kind == "note" and line.outcome == "unsure" for line in lines)
+        notes = Counter(line.outcome for line in lines if line.kind == "note")
+        found.unsure, found.held_back = notes["unsure"], notes["held back"]
         found.lost, found.unfinished, found.overlapping = verdict.lost, verdict.unfinished, verdict.overlapping
-        found.early = verdict.early
+        found.early, found.of_one_key = verdict.early, of_one_key(verdict)
         found.unexplained = verdict.duplicates_without_a_death
         found.repeated_by_kills = len(verdict.duplicates) - len(found.unexplained)
         found.recoveries = recoveries(verdict, found.outages)
@@ -212,6 +217,16 @@ class Storm:
             if len(ends) != 1:
                 wrong.setdefault(job, []).extend(ends or ["no end"])
         return wrong
+
+
+def of_one_key(verdict: Verdict) -> list[tuple[Run, Run]]:
+    """Return the pairs of runs, of any jobs, that one unique key should have kept apart."""
+    by_key: dict[str, list[Run]] = {}
+    for job, runs in verdict.runs.items():
+        if job.startswith(UNIQUE):
+            by_key.setdefault(job[len(UNIQUE)], []).extend(runs)
+    merged = Verdict(set(), {key: sorted(runs, key=lambda run: run.start) for key, runs in by_key.items()})
+    return merged.overlapping
 
 
 def clock_of(clocks: tuple[str, ...], number: int) -> dict[str, str]:
