@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from streamq.cli import arguments, values
 from streamq.cli.session import complain
 from streamq.errors import InvalidInput, JobError
 from streamq.job import JobOptions
 from streamq.policy import Backoff, Priority
+from streamq.unique import OnConflict, Unique, While
 
 if TYPE_CHECKING:
     from streamq.cli.session import Session
@@ -21,6 +22,7 @@ EXAMPLES = """
   streamq add reports generate-monthly-report '{"month": 11}' --priority high
   streamq add emails send-email @mail.json --delay 10m --attempts 5
   streamq add reports nightly --at 2026-12-01T02:00 --id nightly-2026-12-01
+  streamq add search index-page '{"page": 7}' --unique page:7 --delay 5s --on-conflict replace
   streamq add imports import-members '{"file": "m.csv"}' --wait --timeout 5m
   jq -c '.[]' mails.json | streamq add emails send-email - --lines
 """
@@ -43,6 +45,12 @@ def add_parsers(commands: arguments.Commands) -> None:
     option("--timeout", type=arguments.span, metavar="SPAN", help="how long one attempt may take")
     option("--expires-in", type=arguments.span, metavar="SPAN", help="fail it if it was not started by then")
     option("--id", metavar="ID", help="an id of your own; while it is known, nothing is added")
+    option("--unique", metavar="KEY", help="add it only if no other job holds this key")
+    option("--while", dest="while_", choices=get_args(While), default="running", metavar="STATE",
+        help=f"how long it holds the key: {', '.join(get_args(While))} (default: running)")  # fmt: skip
+    option("--unique-ttl", type=arguments.span, metavar="SPAN", help="hold the key so long at most")
+    option("--on-conflict", choices=get_args(OnConflict), default="return_existing", metavar="WHAT",
+        help=f"if the key is held: {', '.join(get_args(OnConflict))} (default: return_existing)")  # fmt: skip
     option("--tag", action="append", default=[], metavar="WORD", help="may be given more than once")
     option("--header", action="append", default=[], type=arguments.header, metavar="NAME=VALUE",
         help="text for its handler; may be given more than once")  # fmt: skip
@@ -99,6 +107,8 @@ def _tell(session: Session, job: Job) -> None:
         session.out.record({"queue": job.queue, "id": job.id, "name": job.name, "is_new": job.is_new})
     elif job.is_new:
         session.out.line(f"added job {job.id} ({job.name}) to {job.queue}")
+    elif session.options.unique is not None and session.options.on_conflict != "return_existing":
+        session.out.line(f"job {job.id} in {job.queue} has the new data; no other was added")
     else:
         session.out.line(f"job {job.id} is known already in {job.queue}; nothing was added")
 
@@ -118,7 +128,16 @@ def job_options(options: Any) -> JobOptions:
         expires_in=options.expires_in,
         tags=tuple(options.tag),
         headers=dict(options.header) or None,
+        unique=_unique(options),
     )
+
+
+def _unique(options: Any) -> Unique | None:
+    if options.unique is not None:
+        return Unique(options.unique, options.while_, options.unique_ttl, options.on_conflict)
+    if options.while_ != "running" or options.unique_ttl is not None or options.on_conflict != "return_existing":
+        raise InvalidInput("--while, --unique-ttl and --on-conflict go with --unique KEY")
+    return None
 
 
 def read_data(text: str | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,6 +38,18 @@ def failed_job(cli: Cli, data: str = "boom") -> str:
 
 
 # Adding ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_unique_key_is_held_replaced_and_shown(cli: Cli) -> None:
+    assert cli("add", "q", "work", "1", "--unique", "k").out == "added job 1 (work) to q\n"
+    assert cli("add", "q", "work", "2", "--unique", "k").out == "job 1 is known already in q; nothing was added\n"
+    replaced = cli("add", "q", "work", "3", "--unique", "k", "--on-conflict", "replace")
+    assert replaced.out == "job 1 in q has the new data; no other was added\n"
+    refused = cli("add", "q", "work", "4", "--unique", "k", "--on-conflict", "raise", code=1)
+    assert "job 1 holds the unique key 'k'" in refused.err
+    shown = cli("job", "q", "1", "--json").record
+    assert (shown["data"], shown["unique_key"]) == (3, "k")
+    assert re.search(r"^unique key +k$", cli("job", "q", "1").out, re.MULTILINE)
 
 
 async def test_an_added_job_has_the_data_and_options_that_were_given(cli: Cli, queue: Queue) -> None:

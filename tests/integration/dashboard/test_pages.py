@@ -12,7 +12,7 @@ import redis
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from streamq import JobOptions, Priority, Queue, RateLimit, Settings, Unrecoverable
+from streamq import JobOptions, Priority, Queue, RateLimit, Settings, Unique, Unrecoverable
 from streamq.dashboard import create_app
 from tests.integration.conftest import Bench
 from tests.integration.dashboard.conftest import Browser, browsing, served
@@ -96,7 +96,9 @@ async def test_a_long_list_goes_on_page_by_page_and_misses_none(browser: Browser
 
 async def test_a_job_s_page_tells_all_there_is_to_know(browser: Browser, queue: Queue, bench: Bench) -> None:
     async with bench.worker(run):
-        job = await queue.add("fails", "the bank is closed", tags=("eu",), headers={"trace": "t-1"})
+        job = await queue.add(
+            "fails", "the bank is closed", tags=("eu",), headers={"trace": "t-1"}, unique=Unique("account:7")
+        )
         await bench.happened("failed", job.id)
         done = await queue.add("works", {"page": 2})
         await done.result(timeout=30)
@@ -109,6 +111,7 @@ async def test_a_job_s_page_tells_all_there_is_to_know(browser: Browser, queue: 
         "t-1",
         "Traceback",
         "Attempts made 1",
+        "Unique key account:7",
     ):
         assert text in failed
     kinds = ("added", "active", "failed", "dead")

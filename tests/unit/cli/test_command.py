@@ -13,6 +13,7 @@ from streamq.cli.adding import job_options, parse
 from streamq.cli.command import build
 from streamq.errors import InvalidInput
 from streamq.policy import Backoff, Priority, Retention
+from streamq.unique import Unique
 
 
 def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -56,7 +57,8 @@ def test_examples_in_the_help_are_command_lines_that_parse() -> None:
 def test_options_of_add_become_options_of_the_job() -> None:
     words = (
         "add q work --priority 2 --attempts 4 --backoff 10s --timeout 1m --expires-in 2m --keep-completed 5/1h "
-        "--keep-failed 0 --tag a --header b=c --delay 3"
+        "--keep-failed 0 --tag a --header b=c --delay 3 "
+        "--unique k --while pending --unique-ttl 1h --on-conflict replace"
     )
     options = build().parse_args(words.split())
     found = job_options(options)
@@ -64,6 +66,14 @@ def test_options_of_add_become_options_of_the_job() -> None:
     assert (found.backoff, found.timeout, found.expires_in) == (Backoff.exponential(10.0), 60.0, 120.0)
     assert (found.keep_completed, found.keep_failed) == (Retention(5, 3_600), Retention(0))
     assert (found.tags, found.headers) == (("a",), {"b": "c"})
+    assert found.unique == Unique("k", "pending", 3_600.0, "replace")
+
+
+@pytest.mark.parametrize("words", ["--while pending", "--unique-ttl 5", "--on-conflict raise"])
+def test_what_goes_with_a_unique_key_is_refused_without_one(words: str) -> None:
+    options = build().parse_args(["add", "q", "work", *words.split()])
+    with pytest.raises(InvalidInput, match="--while, --unique-ttl and --on-conflict go with --unique KEY"):
+        job_options(options)
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", "[Infinity]", "hello", "[" * 100_000])
