@@ -26,7 +26,7 @@ from tests.faults.scene import Scene
 from tests.faults.state import base_of, clean_state, ended_ids, is_idle
 from tests.faults.workers import ROOT, WorkerProcess, eventually
 
-TERMINAL = {b"completed", b"failed"}
+TERMINAL = {b"completed", b"failed", b"cancelled"}
 LIMIT_PER_SECOND = 100
 MANY = "100000000"
 
