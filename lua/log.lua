@@ -13,6 +13,7 @@ local lane_key, job_key, log_key = base .. ':lane:' .. lane, base .. ':job:' .. 
 if not report_to_record(lane_key, job_key, lane, entry) then
   return 0
 end
+redis.call('HSET', base .. ':meta', 'logged', '1')
 redis.call('RPUSH', log_key, line)
 redis.call('LTRIM', log_key, -lines_cap, -1)
 redis.call('HINCRBY', job_key, 'l', 1)

@@ -56,14 +56,8 @@ local marks = tonumber(ARGV[8])
 local NOT_SETTLED = -1
 
 local now = now_ms()
-local META = {
-  'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
-  'spare', 'minute', 'bound', 'cancelled_age',
-}
-local meta = redis.call('HMGET', base .. ':meta', unpack(META))
-local paused, completed_age, failed_age, audit_at, rate_max, rate_ms, max_active, hold_until = unpack(meta, 1, 8)
-local spare, minute, bound, cancelled_age = unpack(meta, 9)
-local turn = new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, cancelled_age, spare, bound)
+local meta = read_meta(base)
+local turn = new_turn(base, now, event_cap, dead_cap, meta)
 turn.cancels = redis.call('EXISTS', base .. ':cancels') == 1
 
 local joined = renew_lease(base, worker, now, lease_ms)
@@ -74,7 +68,7 @@ end
 for at = 9, 8 + marks do
   mark(turn, ARGV[at])
 end
-audit(turn, audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
+audit(turn, meta.audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
 local taken_back = sweep(turn, max_stalls)
 local promoted = promote(turn)
 for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
@@ -85,22 +79,23 @@ local due = hand_out(turn)
 local behind = retain(turn)
 
 local may, next_at = 0, nil
-if not paused and want > 0 then
-  may, next_at = allowed(turn, want, rate_max, rate_ms, max_active, hold_until)
+if not meta.paused and want > 0 then
+  may, next_at = allowed(turn, want, meta)
 end
 local claimed, known, count = claim(turn, worker, may)
 note_starts(turn, count)
 local held = held_too and list_held(turn, worker, known) or {}
 let_go(turn)
-if turn.spare ~= (tonumber(spare) or 0) then
+if turn.spare ~= (tonumber(meta.spare) or 0) then
   redis.call('HSET', base .. ':meta', 'spare', turn.spare)
 end
-count_minute(turn, minute)
+count_minute(turn, meta.minute)
 publish_all(turn)
 
 -- One token wakes one worker; a tick that may leave work behind leaves a token for the next.
 local full = may >= want and count >= want
-if not paused and full and (want > 0 or promoted > 0 or taken_back > 0 or turn.returned) or max_active and settled > count then
+if not meta.paused and full and (want > 0 or promoted > 0 or taken_back > 0 or turn.returned)
+  or meta.max_active and settled > count then
   wake(base)
 end
 
@@ -114,5 +109,5 @@ for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches
     end
   end
 end
-local limited = (rate_max or max_active or hold_until) and 1 or 0
+local limited = (meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0
 return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due }

@@ -19,18 +19,18 @@ local function active_jobs(turn)
 end
 
 -- Returns how many of `want` may start, and when (ms) the rate allows the next one if it held some back.
-local function allowed(turn, want, rate_max, rate_ms, max_active, hold_until)
+local function allowed(turn, want, meta)
   local next_at = nil
-  hold_until = turn.hold_until or tonumber(hold_until)
+  local hold_until = turn.hold_until or tonumber(meta.hold_until)
   if hold_until and hold_until > turn.now then
     return 0, hold_until
   end
-  if max_active then
-    want = math.max(math.min(want, tonumber(max_active) - active_jobs(turn)), 0)
+  if meta.max_active then
+    want = math.max(math.min(want, tonumber(meta.max_active) - active_jobs(turn)), 0)
   end
-  if rate_max and want > 0 then
+  if meta.rate_max and want > 0 then
     local starts_key = turn.base .. ':starts'
-    local window = tonumber(rate_ms) + math.min(math.ceil(tonumber(rate_ms) * MARGIN), LONGEST_MARGIN_MS)
+    local window = tonumber(meta.rate_ms) + math.min(math.ceil(tonumber(meta.rate_ms) * MARGIN), LONGEST_MARGIN_MS)
     local used, oldest = 0, nil
     for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
       local at, count = string.match(start, '^(%d+):(%d+)$')
@@ -41,7 +41,7 @@ local function allowed(turn, want, rate_max, rate_ms, max_active, hold_until)
         used = used + tonumber(count)
       end
     end
-    local room = math.max(tonumber(rate_max) - used, 0)
+    local room = math.max(tonumber(meta.rate_max) - used, 0)
     if want > room then
       want = room
       next_at = oldest and oldest + window or nil

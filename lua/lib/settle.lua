@@ -1,4 +1,4 @@
--- settle: active -> completed | delayed | failed | cancelled | waiting. XACK answers 1 to the holder of an entry only.
+-- settle: active -> completed | delayed | failed | cancelled | waiting. XACK counts the entries that were still held.
 -- Returns the positions (from 0) of the outcomes that were stale, and how many counted.
 local PER_OUTCOME = 9
 
@@ -132,32 +132,74 @@ local function end_as_asked(turn, outcomes, at, asked)
   outcomes[at + 5], outcomes[at + 6] = tostring(keep_count), tostring(keep_age_ms)
 end
 
-local function settle(turn, outcomes, from, worker)
-  local stale, settled, fresh = {}, 0, {}
-  local dropped, wanted = { {}, {}, {}, {} }, { {}, {}, {}, {} }
+-- Acknowledges entries of one lane in one call. Returns nil if all were still held, else a table by entry that says how
+-- many outcomes may count: an entry goes in the call that takes its job from a worker, so one that is there was held.
+local function acknowledge(key, entries)
+  local held = 0
+  for at = 1, #entries, 1000 do
+    held = held + redis.call('XACK', key, 'w', unpack(entries, at, math.min(at + 999, #entries)))
+  end
+  if held == #entries then
+    return nil
+  end
+  local fresh = {}
+  for _, entry in ipairs(entries) do
+    fresh[entry] = held > 0 and read_entry(key, entry) and 1 or 0
+  end
+  return fresh
+end
+
+-- Splits the outcomes: returns the positions in `outcomes` of those that count, the positions (from 0) of the stale
+-- ones, how many claims were given back, and by lane the entries that have ended.
+local function receive(turn, outcomes, from, worker)
+  local fresh, stale, returned = {}, {}, 0
+  local ended, held, rest = { {}, {}, {}, {} }, {}, {}
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
-    local key = lane_key(turn, lane)
     local asked = turn.cancels and request_of(turn.base, entry)
-    if outcomes[at] == 'return' and not (asked and asked[1] == worker) then
-      if give_back(turn, key, entry, worker) then
-        settled = settled + 1
-        if turn.bound then
-          return_bound(turn.base, outcomes[at + 3])
-        end
-      else
-        stale[#stale + 1] = (at - from) / PER_OUTCOME
+    if outcomes[at] ~= 'return' or asked and asked[1] == worker then
+      ended[lane][#ended[lane] + 1] = entry
+      rest[#rest + 1] = at
+    elseif give_back(turn, lane_key(turn, lane), entry, worker) then
+      returned = returned + 1
+      if turn.bound then
+        return_bound(turn.base, outcomes[at + 3])
       end
-    elseif redis.call('XACK', key, 'w', entry) == 0 then
-      stale[#stale + 1] = (at - from) / PER_OUTCOME
     else
-      if asked then
-        end_as_asked(turn, outcomes, at, asked)
-      end
-      settled = settled + 1
+      stale[#stale + 1] = (at - from) / PER_OUTCOME
+    end
+  end
+  local all = true
+  for lane = 1, 4 do
+    held[lane] = acknowledge(lane_key(turn, lane), ended[lane])
+    all = all and not held[lane]
+  end
+  if all then
+    return rest, stale, returned, ended
+  end
+  ended = { {}, {}, {}, {} }
+  for _, at in ipairs(rest) do
+    local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
+    if not held[lane] or held[lane][entry] > 0 then
       fresh[#fresh + 1] = at
-      local entries = dropped[lane]
-      entries[#entries + 1] = entry
+      ended[lane][#ended[lane] + 1] = entry
+      if held[lane] then
+        held[lane][entry] = 0
+      end
+    else
+      stale[#stale + 1] = (at - from) / PER_OUTCOME
+    end
+  end
+  return fresh, stale, returned, ended
+end
+
+local function settle(turn, outcomes, from, worker)
+  local fresh, stale, returned, ended = receive(turn, outcomes, from, worker)
+  local wanted = { {}, {}, {}, {} }
+  for _, at in ipairs(turn.cancels and fresh or {}) do
+    local asked = request_of(turn.base, outcomes[at + 2])
+    if asked then
+      end_as_asked(turn, outcomes, at, asked)
     end
   end
   local pass = passing(outcomes, fresh)
@@ -195,7 +237,7 @@ local function settle(turn, outcomes, from, worker)
     end
   end
   for lane = 1, 4 do
-    drop_entries(lane_key(turn, lane), dropped[lane])
+    drop_entries(lane_key(turn, lane), ended[lane])
   end
-  return stale, settled
+  return stale, returned + #fresh
 end

@@ -1,15 +1,33 @@
 -- @include lib/bonds
 -- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
--- `ages` holds what `meta` says of how long ended jobs are kept.
 local SETS = { completed = 'completed_age', failed = 'failed_age', cancelled = 'cancelled_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
-local function new_turn(base, now, event_cap, dead_cap, completed_age, failed_age, cancelled_age, spare, bound)
+-- The fields of `meta` that a tick needs, by name; what isn't set is absent.
+local META = {
+  'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
+  'spare', 'minute', 'bound', 'logged', 'cancelled_age',
+}
+
+local function read_meta(base)
+  local meta = {}
+  for at, value in ipairs(redis.call('HMGET', base .. ':meta', unpack(META))) do
+    meta[META[at]] = value or nil
+  end
+  return meta
+end
+
+-- `ages` holds how long ended jobs are kept; `bound` and `logged` whether any job of the queue ever was.
+local function new_turn(base, now, event_cap, dead_cap, meta)
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
-    ages = { completed = tonumber(completed_age), failed = tonumber(failed_age), cancelled = tonumber(cancelled_age) },
-    spare = tonumber(spare) or 0, bound = bound == '1', events = {}, kinds = {},
-    ended = { completed = {}, failed = {}, cancelled = {} }, keep = {}, doomed = {},
+    ages = {
+      completed = tonumber(meta.completed_age),
+      failed = tonumber(meta.failed_age),
+      cancelled = tonumber(meta.cancelled_age),
+    },
+    spare = tonumber(meta.spare) or 0, bound = meta.bound ~= nil, logged = meta.logged ~= nil,
+    events = {}, kinds = {}, ended = { completed = {}, failed = {}, cancelled = {} }, keep = {}, doomed = {},
   }
 end
 
@@ -37,7 +55,9 @@ local function forget(turn, id)
   end
   local doomed = turn.doomed
   doomed[#doomed + 1] = job_key(turn, id)
-  doomed[#doomed + 1] = turn.base .. ':log:' .. id
+  if turn.logged then
+    doomed[#doomed + 1] = turn.base .. ':log:' .. id
+  end
 end
 
 -- `body` is the result or the error. The record says all that it is to say of the end.
