@@ -26,8 +26,7 @@ end
 if ENDED[job.state] then
   return job.state == 'cancelled' and 'already' or job.state
 end
-local turn = new_turn(base, now_ms(), cap)
-turn.bound = is_bound(base)
+local turn = new_turn(base, now_ms(), cap, nil, read_meta(base))
 local done = cancel_job(turn, id, job, reason, keep_count, keep_age_ms)
 retain(turn)
 let_go(turn)

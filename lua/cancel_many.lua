@@ -22,8 +22,7 @@
 local base, state, cutoff, cursor, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local name, reason, keep_count, keep_age_ms, cap = unpack(ARGV, 5, 9)
 local LOOK = 1000
-local turn = new_turn(base, now_ms(), cap)
-turn.bound = is_bound(base)
+local turn = new_turn(base, now_ms(), cap, nil, read_meta(base))
 local ids, looked = {}, 0
 cutoff = cutoff or turn.now
 

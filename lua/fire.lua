@@ -37,8 +37,7 @@ end
 local left = schedule.limit == '' and math.huge or tonumber(schedule.limit) - tonumber(schedule.fired)
 local overlap, last, waiting = schedule.overlap, schedule.last, schedule.waiting
 local busy = overlap ~= 'allow' and unended(base, last)
-local jobs, skipped, turn = {}, {}, new_turn(base, now, cap)
-turn.bound = is_bound(base)
+local jobs, skipped, turn = {}, {}, new_turn(base, now, cap, nil, read_meta(base))
 
 local function run(slot, start)
   last = id .. '@' .. slot
