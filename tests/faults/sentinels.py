@@ -45,7 +45,7 @@ class Deployment:
             self.follow(replica, primary)
             for _ in range(3):
                 self._start_sentinel(primary)
-            _wait(self._all_see_each_other, "the sentinels know the replica and one another")
+            wait_until(self._all_see_each_other, "the sentinels know the replica and one another")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -88,7 +88,7 @@ class Deployment:
         for server in (replica, primary):
             server.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
         replica.call("REPLICAOF", "127.0.0.1", str(primary.port))
-        _wait(lambda: self.follows(replica), "the replica follows")
+        wait_until(lambda: self.follows(replica), "the replica follows")
 
     def follows(self, replica: RedisServer) -> bool:
         """Whether a server is a replica and hears its primary."""
@@ -96,7 +96,7 @@ class Deployment:
 
     def fail_over(self) -> None:
         """Ask for a planned failover; returns when it has been agreed to."""
-        _wait(self._failover_accepted, "a failover is accepted")
+        wait_until(self._failover_accepted, "a failover is accepted")
 
     def settled(self, primary: RedisServer) -> bool:
         """Whether all sentinels name this server and it takes writes."""
@@ -126,13 +126,13 @@ class Deployment:
             command = [str(primary.binary), str(config), "--sentinel"]
             self._sentinels.append(subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=prepare))
         self._ports.append(port)
-        _wait(lambda: self._ask(port, "PING"), "a sentinel answers")
+        wait_until(lambda: self._ask(port, "PING"), "a sentinel answers")
 
     def _all_see_each_other(self) -> bool:
         for port in self._ports:
             flat = self._ask(port, "SENTINEL", "MASTER", NAME)
             known = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
-            found = {_text(key): _text(value) for key, value in known.items()}
+            found = {text_of(key): text_of(value) for key, value in known.items()}
             if (found["num-slaves"], found["num-other-sentinels"]) != ("1", "2"):
                 return False
         return True
@@ -150,11 +150,11 @@ def replication_of(server: RedisServer) -> bytes:
     return b""
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _wait(condition: Any, what: str, timeout: float = 20) -> None:
+def wait_until(condition: Any, what: str, timeout: float = 20) -> None:
     until = time.monotonic() + timeout
     while True:
         with contextlib.suppress(redis.RedisError):
