@@ -37,8 +37,13 @@ def remove_job(queue: str | Queue, job_id: str, *, force: bool = False) -> bool:
 
 
 def retry_job(queue: str | Queue, job_id: str) -> None:
-    """Retry a failed job; see `Queue.retry`."""
+    """Retry a failed or cancelled job; see `Queue.retry`."""
     _queue(queue).retry(job_id)
+
+
+def cancel_job(queue: str | Queue, job_id: str, reason: str = "") -> bool:
+    """Cancel a job; see `Queue.cancel`."""
+    return _queue(queue).cancel(job_id, reason)
 
 
 def clean_queue(

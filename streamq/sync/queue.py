@@ -38,11 +38,15 @@ class Job(JobFacade):
 
         Raises:
             JobFailed: It ended as failed.
-            JobCancelled: It was cancelled or removed.
+            JobCancelled: It was cancelled (`.reason` says why) or removed.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
         """
         return self._run(lambda job: job.result(timeout))
+
+    def cancel(self, reason: str = "") -> bool:
+        """Cancel the job; True if it ends as cancelled, False if it had ended before. See `Queue.cancel`."""
+        return self._run(lambda job: job.cancel(reason))
 
 
 class Queue(QueueFacade):
@@ -79,11 +83,13 @@ class Queue(QueueFacade):
         `data` must come back exactly as it is: dicts, lists, text, bytes, numbers, booleans, None, or a msgspec struct
         or dataclass. Options are given as `options=JobOptions(...)` or one by one; see `JobOptions`. Concurrent adds
         share round trips. A connection lost on the way is retried under the same number, so the job exists once. While
-        a job of the same `job_id` is known, nothing is added and the handle's `is_new` is False. With `durable` this
-        also waits until the job is on the server's disk and on `STREAMQ_DURABLE_REPLICAS` replicas.
+        a job of the same `job_id` is known, or another one holds the key of `unique`, nothing is added: the handle is
+        that job's, and its `is_new` is False. With `durable` this also waits until the job is on the server's disk and
+        on `STREAMQ_DURABLE_REPLICAS` replicas.
 
         Raises:
             InvalidInput: A name, id, option or the data does not fit; nothing was sent.
+            DuplicateJob: Another job holds the unique key, and `on_conflict` has this one refused; nothing was added.
             PayloadTooLarge: Nothing was sent.
             QueueFull: The queue is at its `set_max_size`; nothing was added.
             StoreRefused: Redis can't take it (out of memory …) or can't keep `durable`'s promise; nothing was added.
@@ -101,6 +107,7 @@ class Queue(QueueFacade):
         Raises:
             InvalidInput, PayloadTooLarge: One does not fit (the message says which); nothing was sent.
             QueueFull, StoreRefused: None was added.
+            DuplicateJob: The unique key of one is held, and its `on_conflict` has it refused; none was added.
             StoreUnavailable: Redis did not answer in time, or did not confirm; whether they were added is unknown.
         """
         jobs = list(jobs)  # here, not on the loop's thread
@@ -119,7 +126,7 @@ class Queue(QueueFacade):
 
         Raises:
             JobFailed: It ended as failed.
-            JobCancelled: It was cancelled or removed.
+            JobCancelled: It was cancelled (`.reason` says why) or removed.
             JobNotFound: There is no such job.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
@@ -163,11 +170,13 @@ class Queue(QueueFacade):
         self._run(lambda queue: queue.set_max_size(most))
 
     def retry(self, job_id: str) -> None:
-        """Put a failed job back at the end of its lane, its attempts counted from nothing, its dead letter taken back.
+        """Put a failed or cancelled job back at the end of its lane, its attempts counted from nothing.
+
+        A failed one's dead letter is taken back.
 
         Raises:
             JobNotFound: It is unknown.
-            WrongState: It has not failed (any more: of two retries at once, one gets this). Nothing was changed.
+            WrongState: It is neither (any more: of two retries at once, one gets this). Nothing was changed.
         """
         self._run(lambda queue: queue.retry(job_id))
 
@@ -181,6 +190,19 @@ class Queue(QueueFacade):
             WrongState: A worker is running it, and `force` was not given. Nothing was changed.
         """
         return self._run(lambda queue: queue.remove(job_id, force=force))
+
+    def cancel(self, job_id: str, reason: str = "") -> bool:
+        """Cancel a job; True if it ends as cancelled, False if it is unknown or had ended before.
+
+        One that waits or is delayed is cancelled when this returns. A running one ends as cancelled whatever it does
+        from here on: its worker, told within a moment, interrupts an async handler with `CancelledError`, kills the
+        process of one that runs there, and sets `job.cancelled` for one that runs in a thread. It is not retried, nor
+        run again if its worker dies. Safe to call again; the first call's reason stands.
+
+        Raises:
+            InvalidInput: The reason is no text of up to 500 characters; nothing was sent.
+        """
+        return self._run(lambda queue: queue.cancel(job_id, reason))
 
     def promote(self, job_id: str) -> None:
         """Let a delayed job wait for a worker now, at the end of its lane.
@@ -274,13 +296,35 @@ class Queue(QueueFacade):
         """Retry failed jobs, the oldest first, as `retry` does each; return their ids.
 
         `count` is how many at most; `name` and `error_type` (an exception's class name) pick from them. With
-        `state=COMPLETED` completed jobs run again. A job that fails again meanwhile is not retried twice.
+        `state=COMPLETED` or `CANCELLED` those run again. A job that fails again meanwhile is not retried twice.
 
         Raises:
             InvalidInput: A value makes no sense, or the state is another one.
         """
         return self._run(
             lambda queue: queue.retry_many(state, count, name=name, error_type=error_type, on_progress=on_progress)
+        )
+
+    def cancel_many(
+        self,
+        state: JobState | None = None,
+        count: int | None = None,
+        *,
+        ids: Iterable[str] | None = None,
+        name: str | None = None,
+        reason: str = "",
+        on_progress: Progress | None = None,
+    ) -> list[str]:
+        """Cancel jobs as `cancel` does each; return the ids of those that are, or whose workers were asked to.
+
+        Either those with these `ids`, or all that wait, are delayed or run now (`state`), `count` at most and the
+        oldest or first due first. `name` picks from them. Jobs that are unknown or have ended are left out.
+
+        Raises:
+            InvalidInput: A value makes no sense, or not exactly one of `state` and `ids` was given.
+        """
+        return self._run(
+            lambda queue: queue.cancel_many(state, count, ids=ids, name=name, reason=reason, on_progress=on_progress)
         )
 
     def jobs(
@@ -473,6 +517,7 @@ class Queue(QueueFacade):
 
         Raises:
             ScheduleNotFound: It is unknown.
+            DuplicateJob: Another job holds its unique key, and it is to be refused then. Nothing was added.
             StoreError: Redis did not answer in time; whether the job was added is unknown.
         """
         return Job(self, self._run(lambda queue: queue.trigger_schedule(id)))
