@@ -58,11 +58,12 @@ def body(size: int = PAYLOAD) -> bytes:
 
 
 async def fill(queue: Queue, jobs: int, *, name: str = "noop", size: int = PAYLOAD, options: Any = None) -> None:
-    """Add `jobs` jobs, a thousand at a time."""
+    """Add `jobs` jobs, a thousand at a time, with the same options, or with what a function gives for each number."""
     data = payload(size)
-    spec = (name, data) if options is None else (name, data, options)
     for at in range(0, jobs, 1000):
-        await queue.add_many([spec] * min(1000, jobs - at))
+        numbers = range(at, min(at + 1000, jobs))
+        chosen = [options(n) for n in numbers] if callable(options) else [options] * len(numbers)
+        await queue.add_many([(name, data) if each is None else (name, data, each) for each in chosen])
 
 
 class Neighbours:

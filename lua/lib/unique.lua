@@ -125,18 +125,18 @@ local function hand_over(base, now, key, next_id)
   wake_unless_paused(base)
 end
 
--- What leaves the key with its holder, by how long it is held. Cancelled and removed are in none.
+-- What leaves the key with its holder, by how long it is held; a start frees only a pending job's.
 local HOLDS_ON = {
   p = {},
-  r = { started = true },
-  k = { started = true, completed = true, failed = true },
+  r = {},
+  k = { completed = true, failed = true },
 }
 
 -- A job starts, ends or goes: its key is released if it is to be, and nobody else's. A key that is held for a time outlives
 -- a record that goes by retention.
 local function release_unique(base, now, id, how)
   local key, mode, ttl = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'uw', 'ut'))
-  if not key then
+  if not key or how == 'started' and mode ~= 'p' then
     return
   end
   local next_id = redis.call('GET', base .. ':next:' .. key)
