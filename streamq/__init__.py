@@ -12,6 +12,7 @@ from streamq.dead_letters import DeadLetter
 from streamq.errors import (
     DuplicateJob,
     InvalidInput,
+    JobCancelled,
     JobFailed,
     JobNotFound,
     QueueFull,
@@ -26,6 +27,7 @@ from streamq.errors import (
 from streamq.events import Event
 from streamq.flat import (
     add_job,
+    cancel_job,
     clean_queue,
     close_all_queues,
     create_queue_events,
@@ -56,6 +58,7 @@ __all__ = [
     "Event",
     "InvalidInput",
     "Job",
+    "JobCancelled",
     "JobFailed",
     "JobNotFound",
     "JobOptions",
@@ -84,6 +87,7 @@ __all__ = [
     "Worker",
     "WrongState",
     "add_job",
+    "cancel_job",
     "clean_queue",
     "close_all_queues",
     "create_queue_events",

@@ -36,11 +36,12 @@ class Event(msgspec.Struct, frozen=True):
         id: Where it stands in the stream; give it to `events(after=…)` to go on behind it.
         kind: Of a job: `added` (it waits: new, or retried), `delayed`, `promoted`, `active`, `progress`, `log` (only
             while somebody follows its log), `completed`, `failed`, `dead` (it has a dead letter), `retrying`, `stalled`
-            (its worker was lost), `removed` (by anybody), `rescheduled`, `reprioritized`, `updated` (its data),
-            `redriven` (out of a dead letter), `purged` (its dead letter). Of a schedule's slot that was not run, under
-            the id that its job would have had: `missed`, `skipped`. Of the queue: `paused`, `resumed`, `cleaned`,
-            `drained`, `obliterated`; each removed job has had its `removed` before, except for the last one. `gap` when
-            the cap may have dropped events between the last one and the next before they were read.
+            (its worker was lost), `cancelled` (a running one once its handler has ended), `removed` (by anybody),
+            `rescheduled`, `reprioritized`, `updated` (its data), `redriven` (out of a dead letter), `purged` (its dead
+            letter). Of a schedule's slot that was not run, under the id that its job would have had: `missed`,
+            `skipped`. Of the queue: `paused`, `resumed`, `cleaned`, `drained`, `obliterated`; each removed job has had
+            its `removed` before, except for the last one. `gap` when the cap may have dropped events between the last
+            one and the next before they were read.
         job_id: Which job; "" for events of the queue.
         at: When, by the server's clock.
     """

@@ -162,6 +162,7 @@ def families(samples: dict[str, QueueSample]) -> Sequence[Metric]:
     lapsed = gauge("lapsed_leases", "Workers whose lease has lapsed and whose jobs nobody has taken back yet.")
     schedules = gauge("schedules", "Schedules, paused and ended ones included.")
     late = gauge("schedules_late", "Schedules that no worker has looked at in time.")
+    cancelled = CounterMetricFamily("streamq_queue_jobs_cancelled", "Jobs that were cancelled.", labels=["queue"])
     memory = gauge("memory_bytes", "Memory that the queue takes in Redis, estimated from samples.")
     for queue, sample in samples.items():
         stats = sample.stats
@@ -169,7 +170,7 @@ def families(samples: dict[str, QueueSample]) -> Sequence[Metric]:
             jobs.add_metric([queue, "waiting", word], stats.waiting_by_priority[priority])
             jobs.add_metric([queue, "active", word], sample.active[priority])
             age.add_metric([queue, word], stats.oldest_by_priority[priority] or 0.0)
-        for state in ("delayed", "completed", "failed"):
+        for state in ("delayed", "completed", "failed", "cancelled"):
             jobs.add_metric([queue, state, ""], getattr(stats, state))
         paused.add_metric([queue], float(stats.paused))
         dead.add_metric([queue], stats.dead)
@@ -177,6 +178,7 @@ def families(samples: dict[str, QueueSample]) -> Sequence[Metric]:
         lapsed.add_metric([queue], max(sample.leases - stats.workers, 0))
         schedules.add_metric([queue], sample.schedules)
         late.add_metric([queue], sample.schedules_late)
+        cancelled.add_metric([queue], sample.cancelled_so_far)
         if sample.memory is not None:
             memory.add_metric([queue], sample.memory)
-    return jobs, age, paused, dead, workers, lapsed, schedules, late, memory
+    return jobs, age, paused, dead, workers, lapsed, schedules, late, cancelled, memory

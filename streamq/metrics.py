@@ -62,6 +62,7 @@ class Metrics(Observer):
         self._ended = counter("attempts", "Attempts that ended, by how.", "processor", "outcome")
         self._stale = counter("stale_outcomes", "Outcomes refused because the lease had moved on.")
         self._taken_back = counter("jobs_taken_back", "Jobs taken back from workers whose lease had lapsed.")
+        self._threads_left = counter("threads_left", "Threads left to handlers whose time was up.", "processor")
         self._run = histogram("job_run_seconds", "How long attempts ran.", RUN_BUCKETS, "processor")
         self._wait = histogram("job_wait_seconds", "From when a job could start to when it did.", WAIT_BUCKETS)
         self._attempt = histogram("job_attempt", "The number of the attempt that ended.", ATTEMPT_BUCKETS)
@@ -113,6 +114,9 @@ class Metrics(Observer):
     def taken_back(self, queue: str, jobs: int) -> None:
         self._taken_back.labels(queue).inc(jobs)
 
+    def thread_left(self, queue: str, processor: str) -> None:
+        self._threads_left.labels(queue, processor).inc()
+
     def scripts_reloaded(self, queue: str) -> None:
         self._reloads.labels(queue).inc()
 
@@ -136,5 +140,7 @@ class Metrics(Observer):
         self._errors.labels(queue, "tick")
         for processor in worker.processors:
             if processor.queue in (None, queue):
+                if processor.place == "thread":
+                    self._threads_left.labels(queue, processor.name)
                 for outcome in OUTCOMES:
                     self._ended.labels(queue, processor.name, outcome)

@@ -18,7 +18,7 @@ from streamq.queue import Queue, QueueStats
 
 MEMORY_EVERY = 30.0
 RECORDS = 10
-"""Records of jobs that are measured in each of the delayed, completed and failed."""
+"""Records of jobs that are measured in each of the delayed, completed, failed and cancelled."""
 LATE = 10.0
 """Seconds behind its time from which a schedule is late: any worker fires it within a moment."""
 
@@ -31,6 +31,7 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     leases: int
     schedules: int
     schedules_late: int
+    cancelled_so_far: int
     memory: float | None
 
 
@@ -49,15 +50,22 @@ class Sampler:
         Raises:
             StoreError: Redis is away or refused.
         """
-        stats, active, leases, schedules, late = await asyncio.gather(
+        stats, active, leases, schedules, late, cancelled = await asyncio.gather(
             self.queue.stats(), self._active(), self._store.command("ZCARD", keys.workers(self._store.base)),
             self._store.command("ZCARD", keys.schedules(self._store.base)), self._late(),
+            self._store.command("HGET", keys.meta(self._store.base), "cancelled"),
         )  # fmt: skip
         if time.monotonic() - self._measured_at >= MEMORY_EVERY:
             self._memory = await self._measure(stats)
             self._measured_at = time.monotonic()
         return QueueSample(
-            stats=stats, active=active, leases=leases, schedules=schedules, schedules_late=late, memory=self._memory
+            stats=stats,
+            active=active,
+            leases=leases,
+            schedules=schedules,
+            schedules_late=late,
+            cancelled_so_far=int(cancelled or 0),
+            memory=self._memory,
         )
 
     async def _active(self) -> dict[Priority, int]:
@@ -84,7 +92,7 @@ class Sampler:
         try:
             fixed = await asyncio.gather(*(self._bytes(key) for key in keys.of_a_queue(base)))
             counts = {keys.delayed(base): stats.delayed, keys.completed(base): stats.completed,
-                      keys.failed(base): stats.failed}  # fmt: skip
+                      keys.failed(base): stats.failed, keys.cancelled(base): stats.cancelled}  # fmt: skip
             records = await asyncio.gather(*(self._records(key, count) for key, count in counts.items()))
         except StoreRefused as error:
             if "NOPERM" in str(error):

@@ -86,7 +86,7 @@ COLUMNS = {
     JobState.DELAYED: (*_ALWAYS, "due", "error", "data"),
     JobState.COMPLETED: (*_ALWAYS, "finished", ">took", "result"),
     JobState.FAILED: (*_ALWAYS, "finished", "error"),
-    JobState.CANCELLED: (*_ALWAYS, "finished", "data"),
+    JobState.CANCELLED: (*_ALWAYS, "finished", "reason", "data"),
 }
 
 
@@ -103,7 +103,7 @@ def _row(found: JobSnapshot) -> Row:
         case JobState.FAILED:
             return (*always, values.when(found.finished_at), error)
         case JobState.CANCELLED:
-            return (*always, values.when(found.finished_at), data)
+            return (*always, values.when(found.finished_at), shorten(found.cancel_reason or values.NOTHING), data)
         case _:
             return (*always, values.when(found.created_at), data)
 
@@ -154,6 +154,8 @@ def _show(out: Output, found: JobSnapshot, history: list[Event], log: list[str],
     if found.tags:
         pairs.append(("tags", ", ".join(found.tags)))
     pairs += [(f"header {name}", text) for name, text in found.headers.items()]
+    if found.cancel_reason:
+        pairs.append(("cancelled for", found.cancel_reason))
     if found.progress is not None:
         pairs.append(("progress", values.to_json(found.progress)))
     pairs.append(("data", values.to_json(found.data, indent=2)))

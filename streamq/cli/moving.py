@@ -1,14 +1,14 @@
-"""Moving jobs: retry, remove, clean, promote, reschedule."""
+"""Moving jobs: retry, cancel, remove, clean, promote, reschedule."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from streamq.bulk import CLEANABLE, RETRYABLE
+from streamq.bulk import CANCELLABLE, CLEANABLE, RETRYABLE
 from streamq.cli import arguments, values
 from streamq.cli.session import complain
-from streamq.errors import InvalidInput, JobError, JobNotFound
+from streamq.errors import InvalidInput, JobError, JobNotFound, WrongState
 from streamq.job import JobState
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ RETRY_EXAMPLES = """
   streamq retry reports --all
   streamq retry emails --name send-email --error ConnectionError --count 1000
   streamq retry reports --state completed --name nightly      run completed ones again
+"""
+CANCEL_EXAMPLES = """
+  streamq cancel reports 17 18 --reason "wrong month"
+  streamq cancel emails --state waiting --name newsletter --yes
+  streamq cancel imports --state active --yes      interrupts what runs now
 """
 CLEAN_EXAMPLES = """
   streamq clean reports --grace 7d --yes
@@ -36,12 +41,22 @@ def add_parsers(commands: arguments.Commands) -> None:
     arguments.add_queue(parser)
     _add_ids(parser, "*")
     parser.add_argument("--all", action="store_true", help="all failed jobs")
-    _add_state(parser, RETRYABLE, JobState.FAILED, "failed or completed", None)
+    _add_state(parser, RETRYABLE, JobState.FAILED, "failed, cancelled or completed", None)
     parser.add_argument("--name", help="only jobs of this name")
     parser.add_argument(
         "--error", metavar="TYPE", help="only jobs that failed with this exception, by its class's name"
     )
     parser.add_argument("-n", "--count", type=arguments.positive, metavar="N", help="so many at most, the oldest first")
+
+    parser = commands.add(JOBS, "cancel", cancel, "cancel jobs that wait, are delayed or run", examples=CANCEL_EXAMPLES)
+    arguments.add_queue(parser)
+    _add_ids(parser, "*")
+    parser.add_argument("-s", "--state", type=arguments.state(*sorted(CANCELLABLE)), metavar="STATE",
+        help=f"all jobs of this state: {', '.join(sorted(CANCELLABLE))}")  # fmt: skip
+    parser.add_argument("--name", help="of these only jobs of this name")
+    parser.add_argument("-n", "--count", type=arguments.positive, metavar="N", help="so many at most")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; whoever waits for a job is told")
+    arguments.add_yes(parser)
 
     parser = commands.add(JOBS, "remove", remove, "remove jobs and all that is kept of them")
     arguments.add_queue(parser)
@@ -94,6 +109,28 @@ async def retry(session: Session) -> int:
             options.state or JobState.FAILED, options.count, name=options.name, error_type=options.error
         )
     _tell_ids(session, "retried", ids)
+    return 0
+
+
+async def cancel(session: Session) -> int:
+    """Cancel the jobs that are named, or those of a state."""
+    options = session.options
+    if bool(options.ids) == (options.state is not None) or (options.ids and (options.name or options.count)):
+        raise InvalidInput("say which jobs: give their ids, or --state, and --name or --count to pick from those")
+    if not options.ids:
+        most = "all" if options.count is None else f"up to {options.count:,}"
+        session.confirm(f"Cancel {most} {options.state} jobs of {options.queue}?")
+    async with session.queue() as queue:
+        if options.ids:
+
+            async def one(job_id: str) -> None:
+                if not await queue.cancel(job_id, options.reason):
+                    found = await queue.get_job(job_id)
+                    raise JobNotFound(job_id) if found is None else WrongState(job_id, "cancel", found.state)
+
+            return await _each(session, "cancelled", one)
+        ids = await queue.cancel_many(options.state, options.count, name=options.name, reason=options.reason)
+    _tell_ids(session, "cancelled", ids)
     return 0
 
 

@@ -73,7 +73,7 @@ async def stats(session: Session) -> None:
 
 
 STATS_COLUMNS = (
-    *("queue", ">waiting", ">active", ">delayed", ">completed", ">failed", ">dead"),
+    *("queue", ">waiting", ">active", ">delayed", ">completed", ">failed", ">cancelled", ">dead"),
     *(">oldest", ">workers", "state"),
 )
 
@@ -85,7 +85,9 @@ def stats_row(name: str, found: QueueStats) -> Row:
     return (
         Cell(name, "name"),
         *(_count(count) for count in (found.waiting, found.active, found.delayed, found.completed)),
-        *(_count(count, "bad") for count in (found.failed, found.dead)),
+        _count(found.failed, "bad"),
+        _count(found.cancelled),
+        _count(found.dead, "bad"),
         values.age(found.oldest_waiting_age),
         _count(found.workers, zero="bad" if stuck else "dim"),
         state,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from streamq.bulk import CANCELLABLE
 from streamq.cli.values import count
 from streamq.errors import InvalidInput, JobError, ScheduleNotFound
 from streamq.job import JobState
@@ -23,6 +24,7 @@ class Action(NamedTuple):
     asks_for_one: bool = True
     needs_ids: bool = False
     danger: bool = False
+    asks_reason: bool = False
 
     def asks(self, ids: Sequence[str]) -> bool:
         """Whether it is to be confirmed."""
@@ -61,6 +63,21 @@ async def _resume(queue: Queue, ids: Sequence[str], form: Form) -> str:
 async def _retry_all(queue: Queue, ids: Sequence[str], form: Form) -> str:
     found = await queue.retry_many(name=form.get("name") or None, error_type=form.get("error") or None)
     return f"{count(len(found), 'failed job')} retried"
+
+
+async def _cancel(queue: Queue, ids: Sequence[str], form: Form) -> str:
+    found = await queue.cancel_many(ids=ids, reason=form.get("reason", ""))
+    text = f"{count(len(found), 'job')} cancelled"
+    missed = [job_id for job_id in ids if job_id not in set(found)]
+    return f"{text}; {len(missed):,} not: job {missed[0]} has ended, or is unknown" if missed else text
+
+
+async def _cancel_all(queue: Queue, ids: Sequence[str], form: Form) -> str:
+    state = form.get("state", "")
+    if state not in CANCELLABLE:
+        raise InvalidInput(f"say which state: {', '.join(sorted(CANCELLABLE))}")
+    found = await queue.cancel_many(JobState(state), name=form.get("name") or None, reason=form.get("reason", ""))
+    return f"{count(len(found), f'{state} job')} cancelled"
 
 
 async def _clean(queue: Queue, ids: Sequence[str], form: Form) -> str:
@@ -115,6 +132,14 @@ ACTIONS: dict[str, Action] = {
     "remove": Action(
         "Remove", "Remove for good, with all that is kept of it?", _each("removed", "job", Queue.remove),
         needs_ids=True, danger=True,
+    ),
+    "cancel": Action(
+        "Cancel", "Cancel these jobs, and interrupt those that run?", _cancel, needs_ids=True, danger=True,
+        asks_reason=True,
+    ),
+    "cancel-all": Action(
+        "Cancel", "Cancel all jobs of this state that match, and interrupt those that run?", _cancel_all, danger=True,
+        asks_reason=True,
     ),
     "pause": Action("Pause", "", _pause),
     "resume": Action("Resume", "", _resume),

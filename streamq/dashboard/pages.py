@@ -107,7 +107,7 @@ async def jobs(desk: Desk, ask: Ask) -> Shown:
     }
 
 
-_LISTED = [JobState.WAITING, JobState.ACTIVE, JobState.DELAYED, JobState.COMPLETED, JobState.FAILED]
+_LISTED = list(JobState)
 
 
 async def _search(

@@ -380,3 +380,30 @@ def test_a_worker_is_told_as_gone_once_it_has_stopped(cli: Cli) -> None:
         assert len(eventually(lambda: cli("workers", "q", "--json").records)) == 1
         assert worker.stop() == 0
     assert eventually(lambda: cli("workers", "q", "--json").records == [])
+
+
+async def test_jobs_are_cancelled_by_id_or_by_state_with_a_reason(cli: Cli, queue: Queue) -> None:
+    jobs = await queue.add_many([("work", 1), ("work", 2), ("other", 3)])
+    later = await queue.add("work", delay=3600)
+    assert cli("cancel", "q", jobs[0].id, "--reason", "wrong month").out == f"cancelled job {jobs[0].id}\n"
+    snapshot = await jobs[0].snapshot()
+    assert snapshot is not None
+    assert (snapshot.state, snapshot.cancel_reason) == ("cancelled", "wrong month")
+    again = cli("cancel", "q", jobs[0].id, "nobody", later.id, "--json", code=1)
+    assert [record["cancelled"] for record in again.records] == [False, False, True]
+    assert f"cannot cancel job {jobs[0].id}: it is cancelled" in again.err
+    assert "job nobody is unknown" in again.err
+    assert "needs --yes" in cli("cancel", "q", "--state", "waiting", code=2).err
+    picked = cli("cancel", "q", "--state", "waiting", "--name", "work", "--yes")
+    assert picked.out == "cancelled 1 job\n"
+    assert (await queue.stats()).waiting == 1
+    for wrong in ((), (jobs[0].id, "--state", "waiting"), (jobs[0].id, "--name", "a"), ("--name", "a")):
+        assert "say which jobs" in cli("cancel", "q", *wrong, code=2).err
+    listed = cli("jobs", "q", "-s", "cancelled").out
+    assert "REASON" in listed
+    assert "wrong month" in listed
+    assert "wrong month" in cli("job", "q", jobs[0].id).out
+    stats = cli("stats", "q", "--json").record
+    assert (stats["cancelled"], stats["total"]) == (3, 4)
+    assert cli("retry", "q", jobs[0].id).out == f"retried job {jobs[0].id}\n"
+    assert cli("clean", "q", "--state", "cancelled", "--yes").out == "removed 2 jobs\n"

@@ -62,6 +62,7 @@ async def test_jobs_are_counted_by_state_and_priority_with_the_age_of_the_oldest
         await asyncio.wait_for(started.wait(), PATIENCE)
         await queue.add_many([("b", n) for n in range(3)])
         await queue.add("later", delay=3600)
+        await (await queue.add("never")).cancel()
         await queue.pause()
         registry = await series(exporter("m"))
         gate.set()
@@ -74,6 +75,8 @@ async def test_jobs_are_counted_by_state_and_priority_with_the_age_of_the_oldest
         "critical": 0, "high": 0, "normal": 3, "low": 0,
     }  # fmt: skip
     assert (jobs("active", "critical"), jobs("active", "normal"), jobs("delayed"), jobs("completed")) == (1, 0, 1, 0)
+    assert jobs("cancelled") == 1
+    assert registry.get_sample_value("streamq_queue_jobs_cancelled_total", {"queue": "m"}) == 1
     ages = "streamq_queue_oldest_waiting_age_seconds"
     assert 0 < (registry.get_sample_value(ages, {"queue": "m", "priority": "normal"}) or 0) < PATIENCE
     assert registry.get_sample_value(ages, {"queue": "m", "priority": "low"}) == 0

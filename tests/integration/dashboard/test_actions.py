@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from streamq import JobState, Queue, Unrecoverable
 from streamq.dashboard import Access
-from tests.integration.conftest import Bench
+from tests.integration.conftest import PATIENCE, Bench
 from tests.integration.dashboard.conftest import Answer, Browser
 
 
@@ -34,7 +35,7 @@ async def confirmed(browser: Browser, path: str, form: Any = ()) -> Answer:
     pairs = list(form.items() if isinstance(form, dict) else form)
     asked = await browser.post(path, pairs)
     assert asked.path.startswith("/do/")
-    assert "Cancel" in asked.words
+    assert "Back" in asked.words
     return await browser.post(path, [*pairs, ("confirmed", "yes")])
 
 
@@ -235,3 +236,50 @@ async def test_unknown_actions_and_queues_are_said_to_be_so(browser: Browser) ->
     assert (await browser.post("/do/obliterate?q=q")).status == 404
     assert (await browser.post("/do/pause?q=nobody")).status == 404
     assert (await browser.get("/do/pause?q=q")).status == 405
+
+
+async def test_jobs_are_cancelled_after_being_asked_with_a_reason(
+    browser: Browser, queue: Queue, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    started, interrupted = asyncio.Event(), asyncio.Event()
+
+    async def forever(job: Any) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            interrupted.set()
+            raise
+
+    async with bench.worker(forever, concurrency=1):
+        running = await queue.add("works")
+        await started.wait()
+        waiting = await queue.add("works")
+        page = await browser.get("/jobs?q=q&state=active")
+        assert f"Cancel… {running.id}" in page.text
+        asked = await browser.post("/do/cancel?q=q", [("id", running.id), ("id", waiting.id)])
+        assert "interrupt those that run?" in asked.words
+        assert "Reason" in asked.words
+        assert (await queue.stats()).cancelled == 0
+        both = [("id", running.id), ("id", waiting.id), ("id", "nobody"), ("reason", "by <hand>"), ("confirmed", "yes")]
+        done = await browser.post("/do/cancel?q=q", both)
+        assert "2 jobs cancelled; 1 not: job nobody has ended, or is unknown" in done.text
+        await asyncio.wait_for(interrupted.wait(), PATIENCE)
+        await bench.happened("cancelled", running.id)
+    page = await browser.get("/jobs?q=q&state=cancelled")
+    assert "by &lt;hand&gt;" in page.text
+    assert "by <hand>" in (await browser.get(f"/job?q=q&id={running.id}")).words
+    told = [line for line in await lines(caplog) if line["action"] == "cancel"]
+    assert (told[-1]["count"], told[-1]["filter"]) == (3, "reason=by <hand>")
+    await browser.post(f"/do/retry?q=q&id={waiting.id}")
+    assert (await queue.stats()).waiting == 1
+
+
+async def test_all_jobs_of_a_state_and_name_are_cancelled(browser: Browser, queue: Queue) -> None:
+    await queue.add_many([("a", None), ("a", None), ("b", None)])
+    await browser.get("/queue?q=q")
+    done = await confirmed(browser, "/do/cancel-all?q=q", {"state": "waiting", "name": "a"})
+    assert "2 waiting jobs cancelled" in done.text
+    assert (await queue.stats()).waiting == 1
+    wrong = await confirmed(browser, "/do/cancel-all?q=q", {"state": "failed"})
+    assert "say which state: active, delayed, waiting" in wrong.text
