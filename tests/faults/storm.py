@@ -28,6 +28,8 @@ from tests.faults.workers import ROOT, WorkerProcess, eventually
 
 TERMINAL = {b"completed", b"failed", b"cancelled"}
 LIMIT_PER_SECOND = 100
+CONCURRENCY = 25
+"""Slots enough for all: what waits for a slot would count as a slow recovery."""
 MANY = "100000000"
 
 
@@ -148,7 +150,7 @@ class Storm:
     def _start_worker(self, number: int) -> WorkerProcess:
         environment = {**self._environment, **clock_of(self.plan.worker_clocks, number)}
         return self.scene.fleet.start(
-            f"{QUEUE},{LIMITED}", lease=self.plan.lease, concurrency=10, retry_delay_ms=100, **environment
+            f"{QUEUE},{LIMITED}", lease=self.plan.lease, concurrency=CONCURRENCY, retry_delay_ms=100, **environment
         )
 
     def _start_producer(self, number: int) -> subprocess.Popen[bytes]:

@@ -392,6 +392,29 @@ async def test_a_frozen_server_stops_nobody(scene: Scene) -> None:
     scene.clean()
 
 
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_an_outage_longer_than_the_lease_takes_nobodys_jobs_but_those_of_the_dead(scene: Scene, how: str) -> None:
+    """P2: when the server is back all leases have lapsed, which says nothing of who lives; the dead show a lease later."""
+    lease = 2.0
+    workers = await scene.start(4, lease=lease, concurrency=5)
+    await scene.add_many([("sleep", 6.0) for _ in range(20)])
+    await eventually(lambda: scene.starts() == 20, 10)
+    dead = workers[0]
+    scene.server.kill() if how == "killed" else scene.server.pause()
+    await wait_and_note(scene, 0.5)
+    dead.kill()
+    await stays(lambda: all(w.alive for w in workers[1:]), lease + 1, "the others live through the outage")
+    scene.server.start() if how == "killed" else scene.server.cont()
+    back = time.monotonic()
+    await scene.idle(6 + 2 * lease + 5)
+    verdict = scene.verdict()
+    assert len(verdict.repeated) == 5
+    assert not verdict.duplicates_without_a_death
+    again = [runs[1].start - back for runs in verdict.runs.values() if len(runs) == 2]
+    assert max(again) <= lease + 2
+    scene.clean()
+
+
 async def test_a_slow_network_changes_nothing_but_the_time(scene: Scene, proxy: FaultProxy) -> None:
     """Replies drip in pieces of a few bytes, requests take their time."""
     proxy.drip(64, every_ms=1)

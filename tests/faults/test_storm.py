@@ -13,7 +13,7 @@ from tests.faults.storm import Plan, Storm
 async def test_a_storm_of_kills_loses_nothing_and_repeats_only_what_it_killed(scene: Scene) -> None:
     """P1, P2, P3, P6. Void if too little was killed."""
     short = {"jobs": 5_000, "least_kills": 10, "least_server_kills": 1, "per_second": 250}
-    full = {"jobs": 100_000, "least_kills": 100, "least_server_kills": 10, "per_second": 300}
+    full = {"jobs": 100_000, "least_kills": 100, "least_server_kills": 10, "per_second": 200}
     short |= {"kill_every": (0.8, 2.0), "server_every": (8.0, 12.0)}
     plan = Plan(seed_of_this_run(), **scaled(short, full))
     outcome = await Storm(scene, plan).run()
