@@ -394,7 +394,7 @@ async def test_a_frozen_server_stops_nobody(scene: Scene) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_an_outage_longer_than_the_lease_takes_nobodys_jobs_but_those_of_the_dead(scene: Scene, how: str) -> None:
-    """P2: when the server is back all leases have lapsed, which says nothing of who lives; the dead show a lease later."""
+    """P2: when the server is back all leases have lapsed, whoever lives; the dead show a lease later."""
     lease = 2.0
     workers = await scene.start(4, lease=lease, concurrency=5)
     await scene.add_many([("sleep", 6.0) for _ in range(20)])
