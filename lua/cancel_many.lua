@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- cancel_many: jobs of one state, waiting | delayed | active, or those named -> cancelled, or asked to, as cancel does each.
+-- cancel_many: jobs of one state, waiting | delayed | waiting_children | active, or those named -> cancelled, or asked to, as cancel does each.
 -- KEYS     1 queue base
 -- ARGV     1 state, or "" for the jobs named  2 "" | the cutoff of the reply before  3 "" | the cursor of the reply before
 --          4 how many at most in this call  5 "" | a job name, encoded  6 reason  7 keep count  8 keep age ms
@@ -62,9 +62,11 @@ end
 
 local function by_rank()
   local from = tonumber(cursor) or 0
-  local found = redis.call('ZRANGE', base .. ':delayed', from, from + limit - 1)
+  local key = base .. ':' .. state
+  local found = redis.call('ZRANGE', key, from, from + limit - 1)
   for _, id in ipairs(found) do
-    if matches(id, redis.call('HGET', job_key(turn, id), 'c')) then
+    -- A parent may have ended with the child before it.
+    if redis.call('ZSCORE', key, id) and matches(id, redis.call('HGET', job_key(turn, id), 'c')) then
       take(id, { state = state, lane = redis.call('HGET', job_key(turn, id), 'p') })
     end
   end
@@ -80,7 +82,7 @@ if state == '' then
     end
   end
 else
-  next_cursor = state == 'delayed' and by_rank() or in_lanes()
+  next_cursor = (state == 'delayed' or state == 'waiting_children') and by_rank() or in_lanes()
 end
 retain(turn)
 let_go(turn)

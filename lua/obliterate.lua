@@ -23,7 +23,11 @@ if active > 0 and not force then
   return { 'active', active }
 end
 redis.call('HSET', base .. ':meta', 'paused', '1')
-local gone = 0
+-- Parents that wait go first, or their children's ends would start them.
+local parents = redis.call('ZRANGE', base .. ':waiting_children', 0, limit - 1)
+in_parts('ZREM', base .. ':waiting_children', parents)
+forget(base, now, cap, parents)
+local gone = #parents
 for lane = 1, 4 do
   local lane_key, entries, ids = base .. ':lane:' .. lane, {}, {}
   each_entry(lane_key, '-', '+', false, function(entry, parts)

@@ -36,8 +36,8 @@ end
 local cursor = each_letter(base, first, last, count, name, kind, function(letter, parts)
   local job = parts.j and locate(base, parts.j)
   local ours = job and job.state == 'failed' and job.record.q == letter
-  if ours and not (bound and rebind(base, parts.j)) then
-    revive(base, parts.j, job.record, 'failed', now)
+  if ours and not (bound and rebind(base, now, cap, parts.j)) then
+    revive(base, now, cap, parts.j, job.record, 'failed')
   elseif not job and parts.j and parts.p and (parts.d or '') ~= '' then
     add_again(letter, parts)
   else

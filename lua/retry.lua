@@ -22,11 +22,13 @@ end
 if job.state ~= 'failed' and job.state ~= 'cancelled' then
   return job.state
 end
-local forbidden = is_bound(base) and rebind(base, id)
+local now = now_ms()
+local forbidden = is_bound(base) and rebind(base, now, cap, id)
 if forbidden then
   return forbidden
 end
-revive(base, id, job.record, job.state, now_ms())
-publish(base, cap, 'added', { id })
-wake_unless_paused(base)
+if revive(base, now, cap, id, job.record, job.state) then
+  publish(base, cap, 'added', { id })
+  wake_unless_paused(base)
+end
 return 'retried'

@@ -20,9 +20,21 @@ local LOOK = 300
 local now, bound = now_ms(), is_bound(base)
 cutoff = cutoff or now
 local looked = redis.call('ZRANGE', base .. ':' .. state, from, from + LOOK - 1, 'WITHSCORES')
-local ids, kept, done = {}, 0, #looked < 2 * LOOK
+local ids, added, later, kept, done = {}, {}, {}, 0, #looked < 2 * LOOK
+
+local function run_again(id, lane, letter)
+  if bound and rebind(base, now, cap, id) then
+    kept = kept + 1
+    return
+  end
+  ids[#ids + 1] = id
+  if revive(base, now, cap, id, { p = lane, q = letter }, state) then
+    added[#added + 1] = id
+  end
+end
+
 for at = 1, #looked, 2 do
-  if #ids >= limit then
+  if #ids + #later >= limit then
     done = false
     break
   end
@@ -32,16 +44,22 @@ for at = 1, #looked, 2 do
   end
   local id = looked[at]
   local key = base .. ':job:' .. id
-  local lane, letter, err = unpack(redis.call('HMGET', key, 'p', 'q', 'x'))
-  if has_kind(err, kind) and (name == '' or has_name(record_envelope(key), name))
-    and not (bound and rebind(base, id)) then
-    ids[#ids + 1] = id
-    revive(base, id, { p = lane, q = letter }, state, now)
-  else
+  local lane, letter, err, failed_by_children = unpack(redis.call('HMGET', key, 'p', 'q', 'x', 'fx'))
+  if not (has_kind(err, kind) and (name == '' or has_name(record_envelope(key), name))) then
     kept = kept + 1
+  elseif failed_by_children then
+    later[#later + 1] = { id, lane, letter }
+  else
+    run_again(id, lane, letter)
   end
 end
-publish(base, cap, 'added', ids)
+-- Parents come after the children that failed them: by then they may wait for those again.
+for _, parent in ipairs(later) do
+  if redis.call('ZSCORE', base .. ':' .. state, parent[1]) then
+    run_again(unpack(parent))
+  end
+end
+publish(base, cap, 'added', added)
 if #ids > 0 then
   wake_unless_paused(base)
 end

@@ -3,7 +3,8 @@
 -- KEYS     1 queue base
 -- ARGV     none
 -- RETURNS  {waiting in lane 1, 2, 3, 4, active, delayed, completed, failed, dead letters, paused 0 | 1,
---           ms since the oldest waiting job came into lane 1, 2, 3, 4 (-1: none waits), workers alive, now ms, cancelled}
+--           ms since the oldest waiting job came into lane 1, 2, 3, 4 (-1: none waits), workers alive, now ms, cancelled,
+--           jobs that wait for their children}
 -- RACES    none: it only reads.
 -- @include lib/clock
 -- @include lib/spare
@@ -45,4 +46,5 @@ return {
   redis.call('XLEN', base .. ':dead'), redis.call('HEXISTS', base .. ':meta', 'paused'),
   ages[1], ages[2], ages[3], ages[4],
   redis.call('ZCOUNT', base .. ':workers', now, '+inf'), now, redis.call('ZCARD', base .. ':cancelled'),
+  redis.call('ZCARD', base .. ':waiting_children'),
 }

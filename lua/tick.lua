@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- tick: everything that a worker does between two looks at its queue, in one call.
---   settle   active -> completed | delayed | failed | cancelled | waiting, for each attempt that has ended
+--   settle   active -> completed | delayed | failed | cancelled | waiting | waiting_children, for each attempt that has
+--            ended
 --   renew    this worker's lease
 --   sweep    active, its worker's lease lapsed -> waiting, or failed as poison; cancelled if that was asked for
 --   promote  delayed and due -> waiting; part of a committed batch whose producer fell silent -> waiting
@@ -19,14 +20,15 @@
 --            cancel   body reason  a keep count  b keep age ms  (as asked for; see lua/cancel.lua)
 --            release  body ""      a delay ms    b the counter to raise: i | n | ""
 --            return   body ""      of a claim that never started: to the front of its lane, as it was
+--            wait     body batch, fk   a children   b parts of the batch (its handler has staged children: see lib/spawn)
 --            hold     body ""      a delay ms    b ""  (the whole queue starts nothing for as long)
 --          A job that is to be cancelled ends so, however its attempt has ended.
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
 --           no lease, so nothing was settled, and it has to look at what it holds},
 --           {lane, entries, …} claimed,
---           {entry, job id, envelope, attempts, stalls, interruptions, releases, …} of those with a record,
+--           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, …} of those with a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
---           1 if the queue has a limit, {ids of schedules that this worker is to fire}}
+--           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire}}
 -- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
 --          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
 -- @include lib/clock
@@ -42,6 +44,7 @@
 -- @include lib/lease
 -- @include lib/moves
 -- @include lib/cancels
+-- @include lib/spawn
 -- @include lib/settle
 -- @include lib/sweep
 -- @include lib/promote
@@ -109,5 +112,5 @@ for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches
     end
   end
 end
-local limited = (meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0
+local limited = ((meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0) + (turn.bound and 2 or 0)
 return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due }

@@ -22,6 +22,7 @@ from streamq.errors import (
     StoreUnavailable,
     StreamqError,
     Unrecoverable,
+    WaitForChildren,
     WrongState,
 )
 from streamq.events import Event
@@ -40,6 +41,7 @@ from streamq.flat import (
     resume_queue,
     retry_job,
 )
+from streamq.flow import ChildEnd, FlowJob, FlowNode, chain, group
 from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
 from streamq.policy import Backoff, Priority, RateLimit, Retention
 from streamq.processor import ActiveJob, Processors
@@ -53,9 +55,12 @@ from streamq.worker import Worker
 __all__ = [
     "ActiveJob",
     "Backoff",
+    "ChildEnd",
     "DeadLetter",
     "DuplicateJob",
     "Event",
+    "FlowJob",
+    "FlowNode",
     "InvalidInput",
     "Job",
     "JobCancelled",
@@ -84,10 +89,12 @@ __all__ = [
     "TaskJob",
     "Unique",
     "Unrecoverable",
+    "WaitForChildren",
     "Worker",
     "WrongState",
     "add_job",
     "cancel_job",
+    "chain",
     "clean_queue",
     "close_all_queues",
     "create_queue_events",
@@ -95,6 +102,7 @@ __all__ = [
     "get_job",
     "get_queue",
     "get_queue_stats",
+    "group",
     "pause_queue",
     "remove_job",
     "resume_queue",

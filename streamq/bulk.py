@@ -24,7 +24,7 @@ STEP_RETRIES = STEP_CANCELS = 200
 MOST = 1_000_000_000
 CLEANABLE = frozenset(JobState) - {JobState.ACTIVE}
 RETRYABLE = frozenset({JobState.FAILED, JobState.COMPLETED, JobState.CANCELLED})
-CANCELLABLE = frozenset({JobState.WAITING, JobState.DELAYED, JobState.ACTIVE})
+CANCELLABLE = frozenset({JobState.WAITING, JobState.DELAYED, JobState.WAITING_CHILDREN, JobState.ACTIVE})
 
 
 class BulkOperations(QueueParts):
@@ -83,6 +83,7 @@ class BulkOperations(QueueParts):
         counts = await self._store.stats()
         total = sum(counts.waiting.values()) + counts.active + counts.delayed
         total += counts.completed + counts.failed + counts.cancelled
+        total += counts.waiting_children
         gone = 0
         while True:
             word, count = await self._store.obliterate(force, STEP_JOBS)

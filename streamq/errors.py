@@ -30,7 +30,8 @@
         ├── Unrecoverable                 failed now, whatever attempts are left
         ├── RetryAfter                    retry in so many seconds (uses an attempt)
         ├── Snooze                        run again in so many seconds (uses no attempt)
-        └── RateLimited                   hold the whole queue for so many seconds (uses no attempt)
+        ├── RateLimited                   hold the whole queue for so many seconds (uses no attempt)
+        └── WaitForChildren               run again when its children have ended (uses no attempt)
 
 Each takes its values by position, so that it survives pickling.
 """
@@ -256,3 +257,14 @@ class Snooze(_Wait):
 
 class RateLimited(_Wait):
     """Hold the whole queue for `seconds` and run the job again after; no attempt is used."""
+
+
+class WaitForChildren(Verdict):
+    """Raised by `ActiveJob.add_children`, to end the attempt: let it pass, or the children are not added."""
+
+    def __init__(self, batch: str, parts: int, children: int, keeping: str) -> None:
+        super().__init__(batch, parts, children, keeping)
+        self.batch, self.parts, self.children, self.keeping = batch, parts, children, keeping
+
+    def __str__(self) -> str:
+        return f"runs again when its {self.children:,} children have ended"

@@ -34,7 +34,8 @@ class Event(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Where it stands in the stream; give it to `events(after=…)` to go on behind it.
-        kind: Of a job: `added` (it waits: new, or retried), `delayed`, `promoted`, `active`, `progress`, `log` (only
+        kind: Of a job: `added` (it waits: new, or retried), `delayed`, `promoted`, `waiting_children`,
+            `children_ended` (those that it waited for: it waits for a worker now), `active`, `progress`, `log` (only
             while somebody follows its log), `completed`, `failed`, `dead` (it has a dead letter), `retrying`, `stalled`
             (its worker was lost), `cancelled` (a running one once its handler has ended), `removed` (by anybody),
             `rescheduled`, `reprioritized`, `updated` (its data), `redriven` (out of a dead letter), `purged` (its dead

@@ -44,6 +44,7 @@ class JobState(enum.StrEnum):
     WAITING = "waiting"
     ACTIVE = "active"
     DELAYED = "delayed"
+    WAITING_CHILDREN = "waiting_children"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -213,6 +214,12 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str | None = None
+    parents: tuple[tuple[str, str], ...] = ()
+    """The jobs that wait for it: queue and id of each."""
+    children: int = 0
+    """How many children it has had."""
+    open_children: int = 0
+    """How many of those have not ended."""
 
 
 class JobSource(Protocol):

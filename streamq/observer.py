@@ -7,7 +7,8 @@ otherwise ignored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from streamq.processor import ActiveJob
@@ -173,6 +174,18 @@ def tell(observer: Observer, method: Callable[P, None], *args: P.args, **kwargs:
         method(*args, **kwargs)
     except Exception:
         log.exception("an observer failed on %s", getattr(method, "__name__", method))
+
+
+@contextmanager
+def told(observer: Observer, sending: Sending) -> Iterator[list[str]]:
+    """Tell of the end of an add: the ids that the block has put into the list, or what it raised."""
+    ids: list[str] = []
+    try:
+        yield ids
+    except BaseException as error:
+        tell(observer, sending.failed, error)
+        raise
+    tell(observer, sending.sent, ids)
 
 
 def tell_nobody(error: BaseException) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, cast, overload
 
 import msgspec
 
 from streamq.errors import InvalidInput
-from streamq.job import MAX_NAME, check_text, queue_name
+from streamq.flow import ChildEnd, FlowJob
+from streamq.job import MAX_NAME, JobState, check_text, queue_name
 from streamq.policy import Backoff, Seconds, whole
 from streamq.policy import seconds as span
 from streamq.task import Task, TaskDecorator
@@ -39,6 +40,8 @@ class AttemptControl(Protocol):
     def progress(self, value: Any) -> Awaitable[None]: ...
     def log(self, line: str) -> Awaitable[None]: ...
     def extend_timeout(self, seconds: float) -> None: ...
+    def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]: ...
+    def child_ends(self) -> Awaitable[list[ChildEnd]]: ...
 
 
 class ActiveJob(Generic[T]):
@@ -51,12 +54,14 @@ class ActiveJob(Generic[T]):
         attempts: How many it may have.
         stalls: How often a worker died or froze while running it.
         tags, headers: What it was added with.
+        children: How many children it has had; 0 for a job that waits for none, or has not added any yet.
         cancelled: Whether the handler is to end, since the job was cancelled or its time is up. An async handler is
             interrupted as well, by `CancelledError`, and a process killed; one that runs in a thread looks here.
     """
 
     __slots__ = (
-        "_control", "attempt", "attempts", "cancelled", "data", "headers", "id", "name", "queue", "stalls", "tags",
+        "_control", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "name", "queue", "stalls",
+        "tags",
     )  # fmt: skip
 
     def __init__(
@@ -72,11 +77,12 @@ class ActiveJob(Generic[T]):
         stalls: int,
         tags: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
+        children: int = 0,
     ) -> None:
         self._control = control
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
-        self.tags, self.headers = tags, headers or {}
+        self.tags, self.headers, self.children = tags, headers or {}, children
         self.cancelled = False
 
     def __repr__(self) -> str:
@@ -115,6 +121,45 @@ class ActiveJob(Generic[T]):
             InvalidInput: `seconds` is no span of time; the timeout stays.
         """
         self._control.extend_timeout(span("seconds", seconds, low=0.001))
+
+    def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
+        """End this attempt, without using it up, and run the job again when these children have ended.
+
+        Never returns: it raises what ends the attempt, so let that pass. The children are added exactly when the job
+        begins to wait for them, all or none. The next run finds `job.children` at how many it has had so far. Awaited,
+        or plainly called in a thread; not for handlers in processes.
+
+        Raises:
+            WaitForChildren: As said.
+            InvalidInput, PayloadTooLarge: A child does not fit; nothing was sent, and the attempt goes on.
+            StoreError: Redis could not be reached; no child is added, and the attempt goes on.
+        """
+        return self._control.add_children(children)
+
+    def child_ends(self) -> Awaitable[list[ChildEnd]]:
+        """Read how all children of this job stand, in the order in which they were added.
+
+        Awaited; in a plain function (a thread) it blocks and returns the list. Not for handlers in processes. Children
+        that did not complete and whose `on_failure` is "remove" are left out.
+
+        Raises:
+            StoreError: Redis could not be reached.
+        """
+        return self._control.child_ends()
+
+    def children_results(self) -> Awaitable[list[Any]]:
+        """Read the results of those children that have completed, in the order in which they were added.
+
+        Awaited or blocking, as `child_ends`, which also tells of those that have not.
+        """
+        found = self._control.child_ends()
+        if isinstance(found, list):
+            return type(found)(child.result for child in found if child.state == JobState.COMPLETED)
+        return _results(found)
+
+
+async def _results(ends: Awaitable[list[ChildEnd]]) -> list[Any]:
+    return [child.result for child in await ends if child.state == JobState.COMPLETED]
 
 
 class Processor(msgspec.Struct, frozen=True, kw_only=True):

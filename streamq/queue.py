@@ -8,8 +8,7 @@ Never runs a job. What operators do is in `operations`, `bulk`, `listing`, `over
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -27,10 +26,11 @@ from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
 from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept
 from streamq.events import Endings, Event, EventReader, follow
+from streamq.flows import Flows
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
 from streamq.minutes import Minutes
-from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, careful, tell
+from streamq.observer import NOBODY, ErrorHandler, Observer, begin, careful, told
 from streamq.operations import Operations, known_id, start_of
 from streamq.overview import Overview
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
@@ -83,16 +83,18 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     oldest_waiting_age: float | None
     workers: int
+    waiting_children: int = 0
     waiting_by_priority: dict[Priority, int]
     oldest_by_priority: dict[Priority, float | None]
 
     @property
     def total(self) -> int:
-        """All jobs that are known: waiting, active, delayed, completed, failed and cancelled."""
-        return self.waiting + self.active + self.completed + self.failed + self.delayed + self.cancelled
+        """All jobs that are known, whatever their state."""
+        unended = self.waiting + self.active + self.delayed + self.waiting_children
+        return unended + self.completed + self.failed + self.cancelled
 
 
-class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules):
+class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules, Flows):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
@@ -184,7 +186,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             job = self._encode(name, data, options, fields)
             done = (await self._adder_for(durable).add((job,)))[0].if_taken()
         else:
-            with _told(observer, sending) as ids:
+            with told(observer, sending) as ids:
                 job = self._encode(name, data, options, fields, sending.headers)
                 done = (await self._adder_for(durable).add((job,)))[0].if_taken()
                 ids.append(done.job_id)
@@ -207,7 +209,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, "", len(specs))
         if sending is None:
             return await self._add_specs(specs, durable, None)
-        with _told(observer, sending) as ids:
+        with told(observer, sending) as ids:
             added = await self._add_specs(specs, durable, sending.headers)
             ids.extend(job.id for job in added)
         return added
@@ -307,6 +309,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
             paused=counts.paused,
             oldest_waiting_age=max((age for age in ages.values() if age is not None), default=None),
             workers=counts.workers,
+            waiting_children=counts.waiting_children,
             waiting_by_priority={p: counts.waiting[p] for p in Priority},
             oldest_by_priority=ages,
         )
@@ -387,18 +390,6 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-@contextmanager
-def _told(observer: Observer, sending: Sending) -> Iterator[list[str]]:
-    """Tell of the end of an add: the ids that the block has put into the list, or what it raised."""
-    ids: list[str] = []
-    try:
-        yield ids
-    except BaseException as error:
-        tell(observer, sending.failed, error)
-        raise
-    tell(observer, sending.sent, ids)
 
 
 def _may_be_refused(jobs: list[tuple[int, Unique]]) -> bool:

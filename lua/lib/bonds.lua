@@ -1,7 +1,8 @@
 -- @include lib/unique
--- What binds a job to others: a unique key (lib/unique). A bound job has a record, with its bonds in fields of their own.
+-- @include lib/family
+-- What binds a job to others: a unique key (lib/unique), its family (lib/family). A bound job has a record, with its bonds in fields of their own.
 -- `meta` says `bound` once a queue has had such a job; until then all of this costs one field that is read along.
--- The gates that a new job passes, in this order: it holds its unique key; its time has come.
+-- The gates that a new job passes, in this order: it holds its unique key; its children have ended; its time has come.
 
 local function is_bound(base)
   return redis.call('HGET', base .. ':meta', 'bound') == '1'
@@ -36,6 +37,9 @@ local function bind(base, cap, now, job, bonds)
     parked = is_next
     add_unique(fields, bonds.u)
   end
+  if bonds.f then
+    join_family(base, job.id, bonds.f, fields)
+  end
   return nil, fields, parked
 end
 
@@ -51,8 +55,18 @@ end
 
 -- A job goes its last step, `how`: completed | failed | cancelled | removed, once each, before its record changes hands or
 -- goes; `body` is the result or the error. `forgotten` follows when the record goes by retention, or was never to be kept.
-local function unbind(base, now, cap, id, how, body)
-  release_unique(base, now, id, how)
+-- Parents that end with it go the same way.
+local function unbind(base, now, cap, id, how, body, old)
+  local going = { { base = base, id = id, how = how, body = body, old = old } }
+  for _, job in ipairs(going) do
+    release_unique(job.base, now, job.id, job.how)
+    extend(going, leave_family(job.base, now, cap, job.id, job.how, job.body))
+    for _, old in ipairs(job.old or {}) do
+      release_unique(job.base, now, old, 'forgotten')
+      leave_family(job.base, now, cap, old, 'forgotten')
+      redis.call('UNLINK', job.base .. ':job:' .. old, job.base .. ':log:' .. old)
+    end
+  end
 end
 
 local function unbind_all(base, now, cap, ids, how)
@@ -63,9 +77,21 @@ local function unbind_all(base, now, cap, ids, how)
   end
 end
 
--- An ended job comes back to life. Returns nil, or what forbids it: {"held", the unique key's holder, the key}; then
--- nothing was written.
-local function rebind(base, id)
+-- An ended job comes back to life, and parents that failed because of it wait again. Returns nil, or what forbids it:
+-- {"held", the unique key's holder, the key}; then nothing was written.
+local function rebind(base, now, cap, id)
   local holder, key = retake_unique(base, id)
-  return holder and { 'held', holder, key } or nil
+  if holder then
+    return { 'held', holder, key }
+  end
+  local coming = { { base = base, id = id } }
+  for _, job in ipairs(coming) do
+    for _, parent in ipairs(rejoin_family(job.base, job.id)) do
+      if not retake_unique(parent.base, parent.id) then
+        come_back(parent.base, parent.id, parent.letter, 'failed')
+        await_children(parent.base, now, cap, parent.id)
+        coming[#coming + 1] = parent
+      end
+    end
+  end
 end

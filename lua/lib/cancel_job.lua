@@ -14,7 +14,7 @@ local function cancel_job(turn, id, job, reason, keep_count, keep_age_ms)
       extend(fields, { 'c', parts.t or turn.now_text })
     end
   else
-    redis.call('ZREM', turn.base .. ':delayed', id)
+    redis.call('ZREM', turn.base .. ':' .. job.state, id)
     redis.call('HDEL', job_key(turn, id), 'u')
   end
   cancel(turn, job.lane, id, parts, reason, tonumber(keep_count), tonumber(keep_age_ms), fields)

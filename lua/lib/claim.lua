@@ -29,7 +29,7 @@ local function recall(turn, lane, entry, fields, known)
   end
   local number = string.match(entry, '^(%d+)%-0$')
   local id = parts.j or number
-  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e')
+  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn')
   if is_foreign(entry, number, parts, history[5]) then
     bury(turn, lane, entry, parts)
     return nil
@@ -44,7 +44,7 @@ local function recall(turn, lane, entry, fields, known)
   if turn.bound then
     start_bound(turn.base, turn.now, turn.event_cap, id)
   end
-  extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0 })
+  extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0, history[6] or 0 })
   return id
 end
 

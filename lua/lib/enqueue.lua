@@ -1,7 +1,9 @@
 -- @include lib/bonds
 -- Adds jobs to their lanes or to `delayed`. `jobs` is flat, four per job: lane, start, job id, envelope.
 --   start: "0" now | "+MS" so many ms from now | "@MS" at that time; behind a "|" the job's bonds, if it has any: a msgpack
---   map of u (its unique key, see lib/unique). job id: "" has one generated.
+--   map of u (its unique key, see lib/unique) and f (its family, see below). job id: "" has one generated.
+--   f: t the add that it came with; p its parents, as the record's `fl` (see lib/family); n how many children it waits for,
+--   and then k, as `fk`; q the queue for which it is, if that is another one. Parents come before their children.
 -- Returns {first number, then for each job that was not added: its position (from 1) if its id was known already, or
 -- {position, the id of the job that is there instead, "known" | "replaced" | "refused", the unique key}}; job i without an
 -- id of its own is number first + i - 1.
@@ -18,6 +20,14 @@ local function enqueue_bound(base, cap, now, job, bonds)
   local key, start = base .. ':job:' .. job.id, job.start
   extend(fields, { 'p', job.lane, 'c', now })
   add_envelope(fields, job.envelope)
+  if bonds.f and bonds.f.n then
+    if start ~= '0' then
+      extend(fields, { 'u', due_ms(start, now) })
+    end
+    redis.call('HSET', key, unpack(fields))
+    await_children(base, now, cap, job.id)
+    return 'waiting_children'
+  end
   if start == '0' and not parked then
     local entry = append(base, base .. ':lane:' .. job.lane, job.number .. '-0', 'j', job.id, 't', now)
     redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
@@ -27,6 +37,24 @@ local function enqueue_bound(base, cap, now, job, bonds)
   redis.call('HSET', key, 's', 'd', 'u', due, unpack(fields))
   redis.call('ZADD', base .. ':delayed', parked and NEVER or due, job.id)
   return 'delayed', due
+end
+
+-- A job that is there stands for a new one, which is therefore not added: that one's parents wait for it.
+local function stand_in(base, now, cap, id, bonds)
+  if bonds and bonds.f then
+    for _, parent in ipairs(adopt(base, now, cap, id, bonds.f)) do
+      unbind(parent.base, now, cap, parent.id, parent.how, parent.body, parent.old)
+    end
+  end
+end
+
+-- A child that nobody waits for (its parent was there already, has gone or has ended) is not added.
+local function is_wanted(base, bonds)
+  if not bonds.f or not bonds.f.p then
+    return true
+  end
+  bonds.f.p = willing_parents(base, bonds.f)
+  return #bonds.f.p > 0
 end
 
 local function enqueue(base, cap, now, jobs, from)
@@ -47,7 +75,15 @@ local function enqueue(base, cap, now, jobs, from)
       id = custom and id or number
       local job_key = base .. ':job:' .. id
       start, bonds = bonds_of(start)
-      if custom and redis.call('EXISTS', job_key) == 1 then
+      if bonds and bonds.f and bonds.f.q then
+        local other = family_base(base, bonds.f.q)
+        bonds.f.q = nil
+        local told = enqueue(other, cap, now, { lane, start .. '|' .. cmsgpack.pack(bonds), jobs[at + 2], envelope }, 1)
+        reply[#reply + 1] = told[2] and i
+      elseif custom and redis.call('EXISTS', job_key) == 1 then
+        reply[#reply + 1] = i
+        stand_in(base, now, cap, id, bonds)
+      elseif bonds and not is_wanted(base, bonds) then
         reply[#reply + 1] = i
       elseif bonds then
         local job = { id = id, number = number, lane = lane, start = start, envelope = envelope }
@@ -57,8 +93,9 @@ local function enqueue(base, cap, now, jobs, from)
         elseif how == 'delayed' then
           delayed[#delayed + 1] = id
           earliest = math.min(earliest or due, due)
-        else
+        elseif type(how) == 'table' then
           reply[#reply + 1] = { i, how[1], how[2], bonds.u.k }
+          stand_in(base, now, cap, how[1], bonds)
         end
       elseif start == '0' then
         local entry = append(base, lane_prefix .. lane, number .. '-0', 'd', envelope, 't', now_text, 'j', id)

@@ -16,7 +16,7 @@ end
 local function locate(base, id)
   local record = read_record(base, id)
   if record and record.s and record.s ~= 'q' then
-    local names = { d = 'delayed', c = 'completed', f = 'failed', x = 'cancelled' }
+    local names = { d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
     return { state = names[record.s], lane = record.p, record = record }
   end
   local entry = record and record.e

@@ -20,6 +20,8 @@ local function settle_one(turn, kind, lane, id, parts, body, a, b, fields)
     fail(turn, lane, id, parts, body, a, tonumber(b), fields)
   elseif kind == 'cancel' then
     cancel(turn, lane, id, parts, body, a, tonumber(b), fields)
+  elseif kind == 'wait' then
+    spawn(turn, lane, id, parts, body, a, b, fields)
   else
     if kind == 'retry' then
       keep_error(turn, id, tonumber(fields[2]), body, fields)

@@ -182,7 +182,7 @@ class Adder:
             await self._confirmation.prepare()
         batch = secrets.token_hex(8)
         parts = 0
-        for part in _parts(jobs):
+        for part in parts_of(jobs):
             await self._store.stage(batch, parts, part)
             parts += 1
         found: list[Added] = []
@@ -216,7 +216,8 @@ def _refuse(units: list[_Unit], error: StoreError | DuplicateJob) -> None:
             unit.done.set_exception(type(error)(*error.args))
 
 
-def _parts(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
+def parts_of(jobs: Sequence[NewJob]) -> list[Sequence[NewJob]]:
+    """Split a large batch into parts that one script call each can take."""
     parts, start, size = [], 0, 0
     for i, job in enumerate(jobs):
         if i > start and (i - start >= CALL_JOBS or size + len(job.envelope) > CALL_BYTES):

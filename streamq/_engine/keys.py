@@ -29,6 +29,11 @@ def lanes(base: str) -> list[str]:
     return [lane(base, p) for p in Priority]
 
 
+def counter(base: str) -> str:
+    """String: the number that was given out last, to a job or an entry."""
+    return f"{base}:id"
+
+
 def events(base: str) -> str:
     """Stream, capped: what happened."""
     return f"{base}:events"
@@ -79,6 +84,11 @@ def delayed(base: str) -> str:
     return f"{base}:delayed"
 
 
+def waiting_children(base: str) -> str:
+    """Sorted set: each job that waits for its children, and since when."""
+    return f"{base}:waiting_children"
+
+
 def completed(base: str) -> str:
     """Sorted set, capped: each completed job that is kept, and when it finished."""
     return f"{base}:completed"
@@ -111,5 +121,5 @@ def record(base: str, job_id: str) -> str:
 
 def of_a_queue(base: str) -> list[str]:
     """All keys of which a queue has one each, less those that hold next to nothing."""
-    single = (events, dead, meta, schedules, workers, delayed, completed, failed, cancelled)
+    single = (events, dead, meta, schedules, workers, delayed, waiting_children, completed, failed, cancelled)
     return [*lanes(base), *(key(base) for key in single), f"{base}:minutes"]

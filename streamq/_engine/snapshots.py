@@ -43,7 +43,16 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},
         unique_key=record["uk"].decode() if "uk" in record else None,
+        parents=_parents(queue, record.get("fl")),
+        children=stored.number("fn") or 0,
+        open_children=stored.number("fo") or 0,
     )
+
+
+def _parents(queue: str, body: bytes | None) -> tuple[tuple[str, str], ...]:
+    if not body:
+        return ()
+    return tuple((parent[0] or queue, parent[1]) for parent in msgspec.msgpack.decode(body))
 
 
 def _errors(stored: StoredJob) -> dict[int, JobError]:
@@ -53,7 +62,7 @@ def _errors(stored: StoredJob) -> dict[int, JobError]:
     went well this time, do not count.
     """
     made = stored.number("a") or 0
-    upto = made if stored.state in ("waiting", "active", "delayed") else made - 1
+    upto = made if stored.state in ("waiting", "active", "delayed", "waiting_children") else made - 1
     kept = ((n, stored.record.get(f"x{n}")) for n in range(1, upto + 1))
     errors = {n: codec.decode_error(body) for n, body in kept if body}
     if stored.state == "failed" and stored.record.get("x"):

@@ -17,6 +17,7 @@ from typing import Any
 import hiredis
 
 from streamq._engine import keys, scripts
+from streamq._engine.flowing import FlowTransitions
 from streamq._engine.operators import UNCHANGED as UNCHANGED
 from streamq._engine.operators import OperatorTransitions
 from streamq._engine.scheduling import ScheduleTransitions
@@ -40,7 +41,7 @@ FULL, REFUSED = -4, -5
 """How `add` and `commit` begin a reply that says that the queue has no room, or that a unique key is held."""
 
 
-class Store(OperatorTransitions, ScheduleTransitions):
+class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
     def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:
@@ -53,6 +54,10 @@ class Store(OperatorTransitions, ScheduleTransitions):
         """Told of trouble that no caller hears of: what reads, waits and ticks in the background meets it."""
         self.script_reloads = 0
         """How many scripts the server had lost."""
+
+    def beside(self, queue: str) -> Store:
+        """Return the store of another queue on the same server and wire."""
+        return Store(queue, self.wire, self.settings, self.observer)
 
     # Producers --------------------------------------------------------------------------------------------------------
 

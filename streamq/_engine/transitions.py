@@ -80,6 +80,7 @@ class Claim:
 
     __slots__ = (
         "attempts_made",
+        "children",
         "entry",
         "envelope",
         "interruptions",
@@ -93,7 +94,7 @@ class Claim:
     def __init__(self, lane: int, entry: str, job_id: str, envelope: bytes, since_ms: int) -> None:
         self.lane, self.entry, self.job_id, self.envelope = lane, entry, job_id, envelope
         self.since_ms = since_ms
-        self.attempts_made = self.stalls = self.interruptions = self.releases = 0
+        self.attempts_made = self.stalls = self.interruptions = self.releases = self.children = 0
 
     def __repr__(self) -> str:
         return f"<Claim {self.job_id} entry {self.entry} in lane {self.lane}>"
@@ -147,16 +148,18 @@ class TickReply(NamedTuple):
     requeued: int
     promoted: int
     limited: bool
+    bound: bool
     schedules: list[str]
 
     @classmethod
     def read(cls, reply: list[Any]) -> TickReply:
         """Read the reply of `tick`."""
         now_ms, next_ms, stale, claimed, records, held, requeued, promoted, limited, due = reply
-        known = {records[at]: records[at + 1 : at + 7] for at in range(0, len(records), 7)} if records else {}
+        known = {records[at]: records[at + 1 : at + 8] for at in range(0, len(records), 8)} if records else {}
         claims, holds = _claims(claimed, known), _claims(held, known)
         schedules = [schedule_id.decode() for schedule_id in due]
-        return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, bool(limited), schedules)
+        flags = bool(limited & 1), bool(limited & 2)
+        return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, *flags, schedules)
 
 
 def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
@@ -174,7 +177,7 @@ def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
             job_id, envelope, *counts = record
             since = fields[fields.index(b"t") + 1] if b"t" in fields else b""
             claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
-            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases = map(int, counts)
+            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(int, counts)
             found.append(claim)
     return found
 
@@ -223,6 +226,7 @@ class QueueCounts(msgspec.Struct, frozen=True):
     oldest_ms: dict[int, int | None]
     workers: int
     cancelled: int
+    waiting_children: int
 
     @classmethod
     def read(cls, reply: list[int]) -> QueueCounts:
@@ -230,5 +234,5 @@ class QueueCounts(msgspec.Struct, frozen=True):
         ages = {lane: None if age < 0 else age for lane, age in enumerate(reply[10:14], 1)}
         active, delayed, completed, failed, dead = reply[4:9]
         waiting = dict(enumerate(reply[0:4], 1))
-        paused, workers, cancelled = bool(reply[9]), reply[14], reply[16]
-        return cls(waiting, active, delayed, completed, failed, dead, paused, ages, workers, cancelled)
+        paused, workers = bool(reply[9]), reply[14]
+        return cls(waiting, active, delayed, completed, failed, dead, paused, ages, workers, reply[16], reply[17])

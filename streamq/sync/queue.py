@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from streamq.bulk import Progress
 from streamq.dead_letters import DeadHandler, DeadLetter, LetterPage, Redriven
 from streamq.events import Event
+from streamq.flow import ChildEnd, FlowJob, FlowNode
 from streamq.job import JobOptions, JobSnapshot, JobState
 from streamq.listing import JobPage
 from streamq.minutes import Minute
@@ -468,11 +469,6 @@ class Queue(QueueFacade):
         """
         return Watch(self._run(lambda queue: queue.on_dead(in_thread(handler), after)))
 
-    @property
-    def name(self) -> str:
-        """The queue's name."""
-        return self._queue().name
-
     def upsert_schedule(
         self, id: str, schedule: Schedule | None = None, **fields: Unpack[ScheduleFields]
     ) -> ScheduleSnapshot:
@@ -525,3 +521,66 @@ class Queue(QueueFacade):
     def remove_schedule(self, id: str) -> bool:
         """Remove a schedule; False if it is unknown. Jobs that it has added stay."""
         return self._run(lambda queue: queue.remove_schedule(id))
+
+    def add_flow(self, flow: FlowJob, *, durable: bool = False) -> Job:
+        """Add a flow, all its jobs or none, and return the handle of its top job, which waits for the others.
+
+        All are checked and encoded before anything is sent. While a job of the same `job_id` is known, nothing is added
+        for that one nor for those below it: the one that is there stands for all of them. `durable` as in `add`. Other
+        queues' jobs take this queue's defaults.
+
+        Raises:
+            InvalidInput, PayloadTooLarge: A job does not fit, or would wait for itself; nothing was sent.
+            QueueFull, StoreRefused: Nothing was added.
+            DuplicateJob: Another job holds the top job's unique key, and `on_conflict` is "raise"; nothing was added.
+            StoreUnavailable: Redis did not answer in time; whether the flow was added is unknown.
+        """
+        return Job(self, self._run(lambda queue: queue.add_flow(flow, durable=durable)))
+
+    def flow(self, job_id: str, *, depth: int = 10, width: int = 100, most: int = 1000) -> FlowNode:
+        """Read the tree of jobs below a job, in one call: `depth` levels, `width` children of each, `most` jobs in all.
+
+        What is left out can be told from the nodes' `children`, which count all. `children(…)` pages through one job's.
+
+        Raises:
+            JobNotFound: It is unknown.
+        """
+        return self._run(lambda queue: queue.flow(job_id, depth=depth, width=width, most=most))
+
+    def children(self, job_id: str, start: int = 1, count: int = 100) -> list[ChildEnd]:
+        """Read how up to `count` of a job's children stand, in the order in which they were added.
+
+        `start` is the place of the first one, from 1. Those that did not complete and whose `on_failure` is "remove"
+        are left out.
+
+        Raises:
+            JobNotFound: It is unknown.
+        """
+        return self._run(lambda queue: queue.children(job_id, start, count))
+
+    def retry_flow(self, job_id: str) -> list[str]:
+        """Retry all failed and cancelled jobs of a flow, this one and those below it; return their ids.
+
+        A job that failed because of its children waits for them again. Jobs that run, wait or have completed stay.
+
+        Raises:
+            JobNotFound: It is unknown.
+        """
+        return self._run(lambda queue: queue.retry_flow(job_id))
+
+    def cancel_flow(self, job_id: str, reason: str = "") -> list[str]:
+        """Cancel all jobs of a flow that have not ended, this one and those below it; return their ids.
+
+        Those that wait for others go first, so none of them starts on the way. Running ones are asked to end, as by
+        `cancel`. Jobs above this one learn of its end as of any other.
+
+        Raises:
+            InvalidInput: The reason is no text of up to 500 characters; nothing was sent.
+            JobNotFound: It is unknown.
+        """
+        return self._run(lambda queue: queue.cancel_flow(job_id, reason))
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._queue().name

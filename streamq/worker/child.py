@@ -13,11 +13,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Iterable
+from typing import Any, NoReturn
 
 from streamq._engine import codec
-from streamq.errors import RateLimited, RetryAfter, Snooze, StreamqError, Unrecoverable
+from streamq.errors import InvalidInput, RateLimited, RetryAfter, Snooze, StreamqError, Unrecoverable
+from streamq.flow import ChildEnd, FlowJob
 from streamq.log import configure_as_the_worker, current_job
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.worker.done import Done
@@ -68,6 +69,12 @@ class _Control:
 
     def extend_timeout(self, seconds: float) -> None:
         self._line.send(Said("extend", codec.encode_data("seconds", seconds, self._max_payload)))
+
+    def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
+        raise InvalidInput("a handler in a process can't add children: register it to run in the loop or a thread")
+
+    def child_ends(self) -> Awaitable[list[ChildEnd]]:
+        raise InvalidInput("a handler in a process can't read its children: register it to run in the loop or a thread")
 
 
 def find_processor(module_name: str, queue: str, name: str) -> Processor:

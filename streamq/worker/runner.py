@@ -11,9 +11,9 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -21,11 +21,13 @@ from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
 from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
+from streamq.flow import ChildEnd, FlowJob
 from streamq.log import current_job, frames_of
 from streamq.observer import NOBODY, UNKNOWN, begin, tell
 from streamq.processor import ActiveJob, Place, Processor, Processors
 from streamq.settings import Settings
-from streamq.worker.done import Done
+from streamq.worker.done import Answer, Done
+from streamq.worker.family import read_children, stage_children
 from streamq.worker.frames import Said, Task
 from streamq.worker.pool import ProcessPool
 from streamq.worker.threads import Threads
@@ -67,7 +69,7 @@ class _Known(NamedTuple):
 
 WORDS = {
     "done": "done", "retry": "failed, to be retried", "fail": "failed for good", "release": "handed back or put off",
-    "hold": "put off with its queue", "cancel": "cancelled",
+    "hold": "put off with its queue", "cancel": "cancelled", "wait": "waits for its children",
 }  # fmt: skip
 """How the log calls the kinds of outcomes."""
 MOST_NAMES = 1_000
@@ -126,7 +128,7 @@ class Runner:
         control = _Control(self._store, self._settings, claim, loop)
         job = ActiveJob(
             control, claim.job_id, envelope.name, self._store.queue, data,
-            attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls,
+            attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
         )  # fmt: skip
         attempt.job = job
@@ -326,6 +328,23 @@ class _Control:
         with contextlib.suppress(RuntimeError):  # its time is up
             limit.reschedule(until)
             self.extended = True
+
+    def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
+        found: Awaitable[NoReturn] = self._ask(stage_children(self._store, self._settings, self._claim, children))
+        return found
+
+    def child_ends(self) -> Awaitable[list[ChildEnd]]:
+        found: Awaitable[list[ChildEnd]] = self._ask(read_children(self._store, self._claim.job_id))
+        return found
+
+    def _ask(self, call: Any) -> Any:
+        """Return an awaitable of what `call` gives; in a thread, that itself."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asked: Future[Any] = asyncio.run_coroutine_threadsafe(call, self._loop)
+            return Answer(asked.result())
+        return call
 
     def _do(self, call: Any) -> Awaitable[None]:
         try:

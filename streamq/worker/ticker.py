@@ -242,6 +242,7 @@ class Ticker:
         self._due_at = None if reply.next_ms < 0 else now + reply.next_ms / 1000
         self._hungry = (want > 0 and len(reply.claimed) >= want) or reply.next_ms == 0
         self._holdings.limited = reply.limited
+        self._runner.verdicts.bound = reply.bound
         if reply.requeued:
             observer = self._store.observer
             tell(observer, observer.taken_back, self._store.queue, reply.requeued)

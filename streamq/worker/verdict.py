@@ -25,6 +25,7 @@ from streamq.errors import (
     UnencodableData,
     UnknownProcessor,
     Unrecoverable,
+    WaitForChildren,
 )
 from streamq.job import JobError
 from streamq.policy import MAX_SECONDS, Backoff, Retention
@@ -69,6 +70,8 @@ class Verdicts:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.bound = False
+        """Whether the queue has had bound jobs; set by each tick. Then results are told even if they are not kept."""
 
     def done(self, claim: Claim, terms: Terms, result: object, started_ms: int) -> Outcome:
         """The handler returned."""
@@ -79,8 +82,9 @@ class Verdicts:
         except UnencodableData as error:
             return self.failed(claim, terms, ResultNotEncodable(str(error)), started_ms, for_good=True)
         keep = terms.keep_completed
+        body = body if keep.count or self.bound else b""
         return Outcome(
-            "done", claim.lane, claim.entry, claim.job_id, body if keep.count else b"", keep.count, keep.age_ms,
+            "done", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms,
             started_ms, claim.attempts_made + 1,
         )  # fmt: skip
 
@@ -90,6 +94,8 @@ class Verdicts:
         """The handler raised, or the job could not be started (then there may be no terms)."""
         if isinstance(error, Snooze):
             return self.released(claim, error.seconds, counter="")
+        if isinstance(error, WaitForChildren):
+            return self.waits(claim, error)
         if isinstance(error, RateLimited):
             return self.released(claim, error.seconds, counter="", kind="hold")
         made = claim.attempts_made + 1
@@ -128,6 +134,13 @@ class Verdicts:
         return Outcome(
             "cancel", claim.lane, claim.entry, claim.job_id, reason.encode(), keep.count, keep.age_ms, started_ms, made
         )
+
+    def waits(self, claim: Claim, wait: WaitForChildren) -> Outcome:
+        """The job has staged children: they are added, it waits for them, and no attempt is used."""
+        return Outcome(
+            "wait", claim.lane, claim.entry, claim.job_id, f"{wait.batch} {wait.keeping}".encode(), wait.children,
+            wait.parts, 0, claim.attempts_made,
+        )  # fmt: skip
 
     def returned(self, claim: Claim) -> Outcome:
         """The job never started: it goes back to the front of its lane as it was."""

@@ -24,7 +24,7 @@ EndsBy = Callable[..., Outcome]
 """One of `done`, `fail`, `retry`, `release` below."""
 
 DAY_MS = 86_400_000
-STATES = {"c": "completed", "f": "failed", "x": "cancelled", "d": "delayed"}
+STATES = {"c": "completed", "f": "failed", "x": "cancelled", "d": "delayed", "w": "waiting_children"}
 
 
 def envelope(name: str = "work", data: Any = None) -> bytes:
@@ -172,8 +172,12 @@ class Bench:
         """Say which records, sets and lanes contradict one another."""
         found = []
         in_lanes = {(lane, entry) for lane in (1, 2, 3, 4) for entry, _ in self.lane(lane)}
-        sets = {name: self.scores(name) for name in ("delayed", "completed", "failed", "cancelled")}
-        records = {key.decode().partition(":job:")[2] for key in self.redis.scan_iter(match="*:job:*", count=1000)}
+        sets = {name: self.scores(name) for name in STATES.values()}
+        ours = self.redis.scan_iter(match=self.key("job:*"), count=1000)
+        records = {key.decode().partition(":job:")[2] for key in ours}
+        parents = self.redis.scan_iter(match=self.key("children:*"), count=1000)
+        lost = [key for key in parents if key.decode().partition(":children:")[2] not in records]
+        found += [f"{key!r} is of a job that has no record" for key in lost]
         for job_id in records:
             record = self.record(job_id)
             state = record["s"].decode()

@@ -45,6 +45,7 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     (errors.RetryAfter(2.5, "busy"), "busy"),
     (errors.Snooze(60), "again in 60 s"),
     (errors.RateLimited(30), "again in 30 s"),
+    (errors.WaitForChildren("ab12", 2, 1_500, "1:2:3:4:5"), "runs again when its 1,500 children have ended"),
 ]
 
 

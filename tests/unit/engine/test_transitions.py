@@ -45,16 +45,19 @@ def test_a_claim_without_a_record_is_its_entry() -> None:
 
 def test_a_claim_with_a_record_has_its_history() -> None:
     entries = [[b"17-0", [b"d", b"one", b"t", b"999"]], [b"18-0", [b"j", b"mine", b"t", b"998"]]]
-    found = reply([3, entries], [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4"])
+    found = reply([3, entries], [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4", b"5"])
     first, second = found.claimed
     assert (first.job_id, first.envelope) == ("17", b"one")
     assert (second.job_id, second.envelope, second.since_ms) == ("mine", b"two", 998)
     assert (second.attempts_made, second.stalls, second.interruptions, second.releases) == (1, 2, 3, 4)
+    assert second.children == 5
     assert repr(second) == "<Claim mine entry 18-0 in lane 3>"
 
 
 def test_what_is_held_is_read_as_what_is_claimed() -> None:
-    found = reply([], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0"], [1, [], 4, [[b"18-0", [b"j", b"mine"]]]])
+    found = reply(
+        [], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0", b"0"], [1, [], 4, [[b"18-0", [b"j", b"mine"]]]]
+    )
     assert found.claimed == []
     assert [(claim.lane, claim.job_id, claim.since_ms) for claim in found.held] == [(4, "mine", 0)]
 
@@ -66,10 +69,10 @@ def test_a_stored_jobs_empty_times_are_none() -> None:
 
 
 def test_counts_are_read_by_their_place() -> None:
-    found = QueueCounts.read([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, -1, 10, -1, 20, 2, 999, 11])
+    found = QueueCounts.read([1, 2, 3, 4, 5, 6, 7, 8, 9, 1, -1, 10, -1, 20, 2, 999, 11, 12])
     assert found.waiting == {1: 1, 2: 2, 3: 3, 4: 4}
     assert (found.active, found.delayed, found.completed, found.failed, found.dead) == (5, 6, 7, 8, 9)
-    assert (found.paused, found.workers, found.cancelled) == (True, 2, 11)
+    assert (found.paused, found.workers, found.cancelled, found.waiting_children) == (True, 2, 11, 12)
     assert found.oldest_ms == {1: None, 2: 10, 3: None, 4: 20}
 
 
