@@ -9,7 +9,7 @@
 local base, rate_max, rate_ms, max_active = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local meta_key = base .. ':meta'
 if rate_max == '0' then
-  redis.call('HDEL', meta_key, 'rate_max', 'rate_ms')
+  redis.call('HDEL', meta_key, 'rate_max', 'rate_ms', 'rate_full')
 elseif rate_max ~= '' then
   redis.call('HSET', meta_key, 'rate_max', rate_max, 'rate_ms', rate_ms)
 end

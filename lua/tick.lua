@@ -86,7 +86,7 @@ if not meta.paused and want > 0 then
   may, next_at = allowed(turn, want, meta)
 end
 local claimed, known, count = claim(turn, worker, may)
-note_starts(turn, count)
+note_starts(turn, count, may)
 local held = held_too and list_held(turn, worker, known) or {}
 let_go(turn)
 if turn.spare ~= (tonumber(meta.spare) or 0) then

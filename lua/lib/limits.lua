@@ -3,19 +3,58 @@
 -- little longer than asked for, because handlers start a moment after their claim, and not all after the same moment.
 local MARGIN, LONGEST_MARGIN_MS = 0.02, 50
 
-local function active_jobs(turn)
-  local active = 0
+-- While a backlog stands at the limit, starts are spread over the window: all that start in one moment would otherwise
+-- do so again a window later, for ever. A tenth of the window may start a tenth of the rate, and a little more, so that
+-- ticks which come late lose nothing. A queue that was quiet may start as many at once as the rate allows.
+local PACES, SHORTEST_PACE_MS, SLACK = 10, 50, 1.25
+
+-- Returns how many jobs are claimed, those that were given back included, and how many entries there are in all.
+local function entries_of(turn)
+  local claimed, all = 0, 0
   for lane = 1, 4 do
-    local groups = redis.pcall('XINFO', 'GROUPS', lane_key(turn, lane))
+    local key = lane_key(turn, lane)
+    local groups = redis.pcall('XINFO', 'GROUPS', key)
     for _, group in ipairs(groups.err and {} or groups) do
       for at = 1, #group, 2 do
         if group[at] == 'pending' then
-          active = active + group[at + 1]
+          claimed = claimed + group[at + 1]
         end
       end
     end
+    all = all + redis.call('XLEN', key)
   end
-  return active - turn.spare
+  return claimed, all
+end
+
+-- Returns how many may start now, and when (ms) more may.
+local function room_in_window(turn, rate_max, rate_ms, full_at)
+  local starts_key = turn.base .. ':starts'
+  local window = rate_ms + math.min(math.ceil(rate_ms * MARGIN), LONGEST_MARGIN_MS)
+  local pace = math.max(window / PACES, SHORTEST_PACE_MS)
+  local used, oldest, lately, first_lately = 0, nil, 0, nil
+  for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
+    local at, count = string.match(start, '^(%d+):(%d+)$')
+    at = tonumber(at)
+    if at + window <= turn.now or at > turn.now then -- over, or the clock was put back
+      redis.call('LPOP', starts_key)
+    else
+      oldest = oldest or at
+      used = used + count
+      if at + pace > turn.now then
+        first_lately = first_lately or at
+        lately = lately + count
+      end
+    end
+  end
+  turn.window = window
+  local room, next_at = math.max(rate_max - used, 0), oldest and oldest + window
+  if full_at + 2 * window > turn.now then
+    local share = math.max(math.ceil(rate_max * pace / window * SLACK) - lately, 0)
+    if share < room then
+      return share, math.ceil((first_lately or turn.now) + pace)
+    end
+  end
+  return room, next_at
 end
 
 -- Returns how many of `want` may start, and when (ms) the rate allows the next one if it held some back.
@@ -26,35 +65,30 @@ local function allowed(turn, want, meta)
     return 0, hold_until
   end
   if meta.max_active then
-    want = math.max(math.min(want, tonumber(meta.max_active) - active_jobs(turn)), 0)
+    want = math.max(math.min(want, tonumber(meta.max_active) - entries_of(turn) + turn.spare), 0)
   end
   if meta.rate_max and want > 0 then
-    local starts_key = turn.base .. ':starts'
-    local window = tonumber(meta.rate_ms) + math.min(math.ceil(tonumber(meta.rate_ms) * MARGIN), LONGEST_MARGIN_MS)
-    local used, oldest = 0, nil
-    for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
-      local at, count = string.match(start, '^(%d+):(%d+)$')
-      if tonumber(at) + window <= turn.now or tonumber(at) > turn.now then -- over, or the clock was put back
-        redis.call('LPOP', starts_key)
-      else
-        oldest = oldest or tonumber(at)
-        used = used + tonumber(count)
-      end
+    local room
+    room, next_at = room_in_window(turn, tonumber(meta.rate_max), tonumber(meta.rate_ms), tonumber(meta.rate_full) or 0)
+    turn.short = want > room
+    want = math.min(want, room)
+    if not turn.short then
+      next_at = nil
     end
-    local room = math.max(tonumber(meta.rate_max) - used, 0)
-    if want > room then
-      want = room
-      next_at = oldest and oldest + window or nil
-    end
-    turn.window = window
   end
   return want, next_at
 end
 
--- Notes what was claimed. The list goes away by itself once nothing in it counts any more.
-local function note_starts(turn, count)
+-- Notes what was claimed, and whether a backlog met the limit. The list goes away by itself once nothing in it counts.
+local function note_starts(turn, count, may)
   if turn.window and count > 0 then
     redis.call('RPUSH', turn.base .. ':starts', string.format('%.0f:%d', turn.now, count))
     redis.call('PEXPIRE', turn.base .. ':starts', turn.window)
+  end
+  if turn.short and count == may then
+    local claimed, all = entries_of(turn)
+    if all > claimed then
+      redis.call('HSET', turn.base .. ':meta', 'rate_full', turn.now_text)
+    end
   end
 end

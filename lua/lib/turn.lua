@@ -5,7 +5,7 @@ local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 
 -- The fields of `meta` that a tick needs, by name; what isn't set is absent.
 local META = {
-  'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'max_active', 'hold_until',
+  'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'rate_full', 'max_active', 'hold_until',
   'spare', 'minute', 'bound', 'logged', 'cancelled_age',
 }
 

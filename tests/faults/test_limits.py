@@ -55,17 +55,15 @@ async def test_jobs_over_the_rate_limit_wait_and_none_is_lost(scene: Scene) -> N
 
 @SLOW
 async def test_a_limited_backlog_flows_evenly_through_restarts(scene: Scene) -> None:
-    """R83 (OptimalBits/bull#1110).
-
-    In slices of 10 s: jobs start in bursts of a whole window's worth, so that one burst more or less makes 10 %.
-    """
-    slices, length = scaled(2, 6), 10.0
+    """R83 (OptimalBits/bull#1110)."""
+    slices, length = scaled(4, 12), 5.0
     await scene.queue.set_rate_limit(RateLimit(20, per=1.0))
     await scene.queue.pause()
     await scene.add_many([("noop", number) for number in range(scaled(5_000, 50_000))])
     first, second = await scene.start(2, concurrency=20)
     await scene.queue.resume()
     await eventually(lambda: scene.starts() >= 20, 5)
+    await eventually(lambda: scene.starts() >= 40, 5)  # the first, from a standing start, may start at once
     began, used = time.monotonic(), first.cpu_seconds
     for turn in range(slices):
         before = scene.starts()
@@ -74,7 +72,7 @@ async def test_a_limited_backlog_flows_evenly_through_restarts(scene: Scene) -> 
             assert await second.exits(5) == 0
             second.start()
         await stays(lambda: first.alive, began + (turn + 1) * length - time.monotonic(), "the other worker lives")
-        assert 180 <= scene.starts() - before <= 220
+        assert 90 <= scene.starts() - before <= 110
     assert first.cpu_seconds - used < 0.5 * slices * length
     assert most_in_a_window(starts_of(scene), 1.0) == 20
     await scene.queue.set_rate_limit(None)

@@ -43,6 +43,52 @@ async def test_starts_that_lie_ahead_because_the_clock_was_put_back_hold_up_nobo
     assert len(await bench.claim(want=5)) == 1
 
 
+async def test_a_backlog_that_met_the_limit_starts_evenly_from_then_on(bench: Bench) -> None:
+    await bench.add(count=50)
+    await limit(bench, 20, 60_000)
+    assert len(await bench.claim(want=50)) == 20
+    bench.redis.lset(bench.key("starts"), 0, "1:20")
+    assert len(await bench.claim(want=50)) == 3
+    reply = await bench.tick(want=50)
+    assert reply.claimed == []
+    assert 0 < reply.next_ms <= 6_005  # a tenth of the window and its margin
+
+
+async def test_what_one_worker_started_and_another_could_not_is_a_backlog_too(bench: Bench) -> None:
+    await bench.add(count=21)
+    await limit(bench, 20, 60_000)
+    assert len(await bench.claim("ann", want=20)) == 20
+    assert not bench.redis.hexists(bench.key("meta"), "rate_full")
+    await bench.claim("bob", want=20)
+    assert bench.redis.hexists(bench.key("meta"), "rate_full")
+
+
+async def test_a_worker_that_finds_nothing_to_start_sees_no_backlog(bench: Bench) -> None:
+    await bench.add(count=20)
+    await limit(bench, 20, 60_000)
+    await bench.claim("ann", want=20)
+    await bench.claim("bob", want=20)
+    assert not bench.redis.hexists(bench.key("meta"), "rate_full")
+
+
+async def test_a_queue_that_was_quiet_starts_as_many_at_once_as_the_rate_allows(bench: Bench) -> None:
+    await bench.add(count=50)
+    await limit(bench, 20, 60_000)
+    await bench.claim(want=50)
+    bench.redis.delete(bench.key("starts"))
+    bench.redis.hset(bench.key("meta"), "rate_full", bench.now_ms() - 150_000)
+    assert len(await bench.claim(want=50)) == 20
+
+
+async def test_a_limit_that_is_lifted_leaves_no_trace(bench: Bench) -> None:
+    await bench.add(count=3)
+    await limit(bench, 1, 60_000)
+    await bench.claim(want=3)
+    assert bench.redis.hexists(bench.key("meta"), "rate_full")
+    await limit(bench, 0)
+    assert not bench.redis.hexists(bench.key("meta"), "rate_full")
+
+
 async def test_no_more_run_at_once_than_the_limit_over_all_workers(bench: Bench) -> None:
     await bench.add(count=5)
     await limit(bench, active=3)
