@@ -103,6 +103,21 @@ async def test_of_many_reschedules_of_one_job_the_last_counts_and_it_runs_once(
     assert runs == list(range(ROUNDS))
 
 
+async def test_of_many_cancels_of_one_job_one_cancels_it_and_its_reason_stands(
+    callers: list[Queue], queue: Queue, bench: Bench
+) -> None:
+    """Incident R81."""
+    for n in range(ROUNDS):
+        job = await queue.add("a", delay=3_600 if n % 2 else 0)
+        answers = await all_at_once(callers, lambda each, job=job: each.cancel(job.id, str(id(each))))
+        winner = callers[answers.index(True)]
+        snapshot = await job.snapshot()
+        assert snapshot is not None
+        assert (answers.count(True), snapshot.cancel_reason) == (1, str(id(winner)))
+    events = await bench.history(job.id, "cancelled")
+    assert events.count("cancelled") == 1
+
+
 async def test_of_promote_reschedule_move_and_remove_at_once_a_job_runs_once_or_is_gone(
     callers: list[Queue], queue: Queue, bench: Bench
 ) -> None:

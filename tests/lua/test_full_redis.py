@@ -53,8 +53,11 @@ async def test_jobs_are_claimed_settled_delayed_and_failed(full: Bench) -> None:
     assert (counts.active, counts.completed, counts.failed, counts.delayed) == (0, 1, 2, 2)
 
 
-async def test_jobs_are_looked_at_and_removed(full: Bench) -> None:
+async def test_jobs_are_looked_at_cancelled_and_removed(full: Bench) -> None:
     assert await full.store.get("late") is not None
+    assert await full.store.cancel("running", "make room") == "asked"
+    assert (await full.store.renew("ann", 60_000)).cancels != {}
+    assert await full.store.cancel("late", "make room") == "cancelled"
     assert await full.store.remove("late") == "removed"
 
 

@@ -59,7 +59,9 @@ def test_a_script_that_only_reads_says_so_to_the_server(name: str) -> None:
     assert "no-writes" in (LUA / f"{name}.lua").read_text().splitlines()[0]
 
 
-@pytest.mark.parametrize("name", ["tick", "renew", "leave", "remove", "pause", "resume", "wake"])
+@pytest.mark.parametrize(
+    "name", ["tick", "renew", "leave", "remove", "cancel", "cancel_many", "pause", "resume", "wake"]
+)
 def test_a_script_that_a_full_redis_must_run_says_so_to_the_server(name: str) -> None:
     assert "allow-oom" in (LUA / f"{name}.lua").read_text().splitlines()[0]
 
