@@ -75,7 +75,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How one job is to be run. `None` leaves it to the processor, then to the worker's settings.
 
     Attributes:
-        priority: The lane.
+        priority: The lane. Not said, it is the queue's default, or else NORMAL.
         attempts: How often the job may fail, the first time included, before it is failed for good.
         delay: Seconds (or a timedelta) before it may start; not together with `run_at`.
         run_at: The moment from which it may start; an aware datetime.
@@ -91,7 +91,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         unique: A key that only one job holds at a time; see `Unique`.
     """
 
-    priority: Priority = Priority.NORMAL
+    priority: Priority | msgspec.UnsetType = msgspec.UNSET
     attempts: int | None = None
     delay: Seconds = 0
     run_at: datetime | None = None
@@ -107,7 +107,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         try:
-            Priority(self.priority)
+            Priority(self.lane)
         except ValueError:
             raise InvalidInput(f"priority must be 1 (critical) to 4 (low), not {self.priority!r}") from None
         if self.attempts is not None:
@@ -133,6 +133,11 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             _check_tags(self.tags)
         if self.headers is not None:
             _check_headers(self.headers)
+
+    @property
+    def lane(self) -> Priority:
+        """The lane: NORMAL if nothing was said."""
+        return Priority.NORMAL if self.priority is msgspec.UNSET else self.priority
 
     @property
     def delay_ms(self) -> int:

@@ -145,7 +145,7 @@ class Operations(QueueParts):
             JobNotFound: It is unknown.
             WrongState: It neither waits nor is delayed. Nothing was changed.
         """
-        lane = int(JobOptions(priority=priority).priority)
+        lane = int(JobOptions(priority=priority).lane)
         word = await self._store.change_priority(known_id(job_id), lane)
         _check_moved(job_id, "change the priority of", "changed", "changed" if word == "same" else word)
 

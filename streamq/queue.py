@@ -270,7 +270,7 @@ class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters
         envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
         bonds = codec.bonds(chosen)
         start = bound_start(start_of(chosen), bonds) if bonds else start_of(chosen)
-        return NewJob(int(chosen.priority), start, chosen.job_id or "", envelope)
+        return NewJob(int(chosen.lane), start, chosen.job_id or "", envelope)
 
     def _options(self, options: JobOptions | None, fields: OptionFields) -> JobOptions:
         """Lay what the call says over the queue's defaults."""

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
+
 from streamq.cli import arguments, values
 from streamq.cli.session import complain
 from streamq.errors import InvalidInput, JobError
@@ -36,15 +38,25 @@ def add_parsers(commands: arguments.Commands) -> None:
     option = parser.add_argument
     option("name", metavar="NAME", help="the job's name: which processor runs it")
     option("data", metavar="DATA", nargs="?", help="its data: JSON, or @FILE, or - for standard input (default: null)")
-    option("-p", "--priority", type=arguments.priority, default=Priority.NORMAL, metavar="P",
-        help="critical, high, normal or low (default: normal)")  # fmt: skip
     option("--delay", type=arguments.span, default=0.0, metavar="SPAN", help="start it only after so long (30s, 2h …)")
     option("--at", type=arguments.moment, metavar="TIME", help="start it only then; ISO 8601, local if without a zone")
+    add_job_options(parser)
+    option("--id", metavar="ID", help="an id of your own; while it is known, nothing is added")
+    option("--durable", action="store_true", help="return only when it is on the server's disk")
+    option("--lines", action="store_true", help="each line of the data is a job: all are added, or none")
+    option("--wait", nargs="?", type=arguments.span, const=FOR_EVER, metavar="SPAN",
+        help="wait for its end (so long at most) and print its result; exit code 1 if it failed")  # fmt: skip
+
+
+def add_job_options(parser: arguments.Parser) -> None:
+    """Add the options that a job has however it comes about."""
+    option = parser.add_argument
+    option("-p", "--priority", type=arguments.priority, default=Priority.NORMAL, metavar="P",
+        help="critical, high, normal or low (default: normal)")  # fmt: skip
     option("--attempts", type=arguments.positive, metavar="N", help="how often it may fail, the first time included")
     option("--backoff", type=arguments.span, metavar="SPAN", help="wait before the first retry; doubles each time")
     option("--timeout", type=arguments.span, metavar="SPAN", help="how long one attempt may take")
     option("--expires-in", type=arguments.span, metavar="SPAN", help="fail it if it was not started by then")
-    option("--id", metavar="ID", help="an id of your own; while it is known, nothing is added")
     option("--unique", metavar="KEY", help="add it only if no other job holds this key")
     option("--while", dest="while_", choices=get_args(While), default="running", metavar="STATE",
         help=f"how long it holds the key: {', '.join(get_args(While))} (default: running)")  # fmt: skip
@@ -56,10 +68,6 @@ def add_parsers(commands: arguments.Commands) -> None:
         help="text for its handler; may be given more than once")  # fmt: skip
     option("--keep-completed", type=arguments.retention, metavar="COUNT[/AGE]", help="completed jobs to keep")
     option("--keep-failed", type=arguments.retention, metavar="COUNT[/AGE]", help="failed jobs to keep")
-    option("--durable", action="store_true", help="return only when it is on the server's disk")
-    option("--lines", action="store_true", help="each line of the data is a job: all are added, or none")
-    option("--wait", nargs="?", type=arguments.span, const=FOR_EVER, metavar="SPAN",
-        help="wait for its end (so long at most) and print its result; exit code 1 if it failed")  # fmt: skip
 
 
 async def add(session: Session) -> int:
@@ -114,15 +122,17 @@ def _tell(session: Session, job: Job) -> None:
 
 
 def job_options(options: Any) -> JobOptions:
-    """Return the options that the command line gives a job."""
+    """Return the options that the command line gives a job that is added now."""
+    return msgspec.structs.replace(run_options(options), delay=options.delay, run_at=options.at, job_id=options.id)
+
+
+def run_options(options: Any) -> JobOptions:
+    """Return the options that the command line gives a job, however that comes about."""
     return JobOptions(
         priority=options.priority,
         attempts=options.attempts,
-        delay=options.delay,
-        run_at=options.at,
         backoff=None if options.backoff is None else Backoff.exponential(options.backoff),
         timeout=options.timeout,
-        job_id=options.id,
         keep_completed=options.keep_completed,
         keep_failed=options.keep_failed,
         expires_in=options.expires_in,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from streamq.cli import (
     adding,
+    changing,
     dashboard,
     dead,
     doctor,
@@ -53,7 +54,14 @@ examples:
 
 FAMILIES: tuple[Callable[[Commands], None], ...] = (
     *(queues.add_parsers, top.add_parsers, jobs.add_parsers, watching.add_parsers, doctor.add_parsers),
-    *(adding.add_parsers, moving.add_parsers, dead.add_parsers, schedules.add_parsers, processes.add_parsers),
+    *(
+        adding.add_parsers,
+        moving.add_parsers,
+        changing.add_parsers,
+        dead.add_parsers,
+        schedules.add_parsers,
+        processes.add_parsers,
+    ),
     exporter.add_parsers,
     dashboard.add_parsers,
 )

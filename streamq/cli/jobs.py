@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streamq.cli.session import Session
     from streamq.events import Event
     from streamq.job import JobSnapshot
+    from streamq.queue import Queue
 
 LOGGED = 5_000
 """Lines of a log that one call reads: five times what is kept by default."""
@@ -70,6 +71,8 @@ async def jobs(session: Session) -> None:
             start = page.next
             if start is None or not options.all:
                 break
+        if start is not None and await _is_end(queue, options, start):
+            start = None
         counts = await queue.stats() if not shown and not out.json else None
     if counts is not None and start is None:
         others = [f"{n:,} {s}" for s in JobState if (n := getattr(counts, s, 0)) and s != options.state]
@@ -77,6 +80,12 @@ async def jobs(session: Session) -> None:
     if start is not None:
         where = shlex.quote(str(start))
         complain(f"there may be more: --start {where}")
+
+
+async def _is_end(queue: Queue, options: Any, start: int | str) -> bool:
+    """Whether nothing follows a page, such as when none of the jobs behind it has the name that is asked for."""
+    rest = await queue.jobs(options.state, start, 1, newest_first=options.newest, name=options.name)
+    return not rest and rest.next is None
 
 
 _ALWAYS = ("id", "name", "priority", ">attempts")

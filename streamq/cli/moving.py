@@ -104,7 +104,7 @@ async def retry(session: Session) -> int:
         raise InvalidInput("say which jobs: give their ids, or --all, --state, --name or --error")
     async with session.queue() as queue:
         if options.ids:
-            return await _each(session, "retried", queue.retry)
+            return await each(session, "retried", queue.retry)
         ids = await queue.retry_many(
             options.state or JobState.FAILED, options.count, name=options.name, error_type=options.error
         )
@@ -144,7 +144,7 @@ async def remove(session: Session) -> int:
             if not await queue.remove(job_id, force=session.options.force):
                 raise JobNotFound(job_id)
 
-        return await _each(session, "removed", one)
+        return await each(session, "removed", one)
 
 
 async def clean(session: Session) -> None:
@@ -161,7 +161,7 @@ async def clean(session: Session) -> None:
 async def promote(session: Session) -> int:
     """Promote jobs."""
     async with session.queue() as queue:
-        return await _each(session, "promoted", queue.promote)
+        return await each(session, "promoted", queue.promote)
 
 
 async def reschedule(session: Session) -> int:
@@ -172,10 +172,10 @@ async def reschedule(session: Session) -> int:
         async def one(job_id: str) -> None:
             await queue.reschedule(job_id, delay=options.delay, run_at=options.at)
 
-        return await _each(session, "rescheduled", one)
+        return await each(session, "rescheduled", one)
 
 
-async def _each(session: Session, done: str, move: Callable[[str], Awaitable[None]]) -> int:
+async def each(session: Session, done: str, move: Callable[[str], Awaitable[None]]) -> int:
     """Move the jobs that are named one by one; those that can't be are told of, and make the exit code 1."""
     failed = 0
     for job_id in session.options.ids:

@@ -1,4 +1,4 @@
-"""Schedules: list them, look at one, pause, resume, trigger, remove. They are made in code (`upsert_schedule`)."""
+"""Schedules: list them, look at one, upsert, pause, resume, trigger, remove."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from streamq.cli import arguments, values
 from streamq.cli.output import Cell, Row, Table
+from streamq.cli.upserting import EXAMPLES as UPSERT_EXAMPLES
+from streamq.cli.upserting import add_arguments, upsert
 from streamq.errors import ScheduleNotFound
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def add_parsers(commands: arguments.Commands) -> None:
     for name, run, help in (
         ("list", show_all, "the schedules of a queue, the next one due first"),
         ("get", show_one, "all of one schedule"),
+        ("upsert", upsert, "create it, or make it as described; what is not said is as for a new one"),
         ("pause", pause, "let nothing of it fire until it is resumed"),
         ("resume", resume, "go on with its next regular slot"),
         ("trigger", trigger, "add one job of it now, paused or not"),
@@ -40,6 +43,9 @@ def add_parsers(commands: arguments.Commands) -> None:
         arguments.add_queue(parser)
         if name != "list":
             parser.add_argument("id", metavar="ID", help="the schedule")
+        if name == "upsert":
+            add_arguments(parser)
+            parser.epilog = f"examples:\n{UPSERT_EXAMPLES.strip(chr(10))}"
         if name == "remove":
             arguments.add_yes(parser)
 
@@ -107,7 +113,7 @@ async def show_one(session: Session) -> None:
         ("missed", values.number(found.missed)),
         ("skipped", values.number(found.skipped)),
         ("last job", found.last_job_id or values.NOTHING),
-        ("priority", schedule.options.priority.name.lower()),
+        ("priority", schedule.options.lane.name.lower()),
         ("data", values.to_json(schedule.data, indent=2)),
     ]
     session.out.fields(pairs)
@@ -131,7 +137,8 @@ async def trigger(session: Session) -> None:
     """Add a schedule's job now."""
     async with session.queue() as queue:
         job = await queue.trigger_schedule(session.options.id)
-    _tell(session, f"job {job.id} was added", job_id=job.id)
+    done = "was added" if job.is_new else "is there already; nothing was added"
+    _tell(session, f"job {job.id} {done}", job_id=job.id)
 
 
 async def remove(session: Session) -> None:

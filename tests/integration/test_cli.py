@@ -165,6 +165,7 @@ def test_what_is_unknown_is_said_and_ends_with_1(cli: Cli) -> None:
     for command in (
         ("job", "q", "77"), ("logs", "q", "77"), ("retry", "q", "77"), ("remove", "q", "77", "--yes"),
         ("promote", "q", "77"), ("reschedule", "q", "77", "--delay", "5m"),
+        ("change-priority", "q", "77", "--to", "low"), ("update-data", "q", "77", "1"),
     ):  # fmt: skip
         assert "job 77 is unknown" in cli(*command, code=1).err
     for action in ("get", "pause", "resume", "trigger", "remove"):
@@ -271,6 +272,42 @@ async def test_failed_jobs_are_retried_by_id_or_as_they_match(cli: Cli, queue: Q
     assert (await queue.stats()).waiting == 2
     for wrong in ((), (first, "--all"), (first, "--count", "1")):
         assert "say which jobs" in cli("retry", "q", *wrong, code=2).err
+
+
+async def test_priority_and_data_are_changed(cli: Cli, queue: Queue) -> None:
+    job, other = await queue.add("work", 1), await queue.add("work", 2, delay=60)
+    done = cli("change-priority", "q", job.id, other.id, "--to", "high")
+    assert done.out == f"reprioritized job {job.id}\nreprioritized job {other.id}\n"
+    assert cli("update-data", "q", job.id, '{"n": 3}').out == f"updated job {job.id}\n"
+    assert cli("update-data", "q", other.id, "4", "--json").record == {"id": other.id, "updated": True}
+    found = [await queue.get_job(each.id) for each in (job, other)]
+    assert [(each.priority, each.data) for each in found if each] == [(Priority.HIGH, {"n": 3}), (Priority.HIGH, 4)]
+    assert "the data is no JSON" in cli("update-data", "q", job.id, "x", code=2).err
+
+
+async def test_a_schedule_is_made_and_changed(cli: Cli, queue: Queue) -> None:
+    words = ("schedules", "upsert", "q", "nightly", "report", '{"kind": 1}', "--cron", "30 2 * * *")
+    made = cli(*words, "--tz", "Europe/Berlin", "--overlap", "skip", "--priority", "low", "--attempts", "2")
+    assert made.out.startswith("schedule nightly: next at ")
+    found = await queue.get_schedule("nightly")
+    assert found is not None
+    schedule = found.schedule
+    assert (schedule.name, schedule.data, schedule.cron, schedule.tz) == (
+        "report", {"kind": 1}, "30 2 * * *", "Europe/Berlin",
+    )  # fmt: skip
+    assert (schedule.overlap, schedule.options.lane, schedule.options.attempts) == ("skip", Priority.LOW, 2)
+    await queue.pause_schedule("nightly")
+    assert cli("schedules", "upsert", "q", "nightly", "report", "--every", "10m").out.endswith("(paused)\n")
+    assert "--cron" in cli("schedules", "upsert", "q", "nightly", "report", code=2).err
+
+
+async def test_the_last_page_of_a_name_does_not_promise_another_one(cli: Cli, queue: Queue) -> None:
+    for n in range(6):
+        await queue.add("a" if n < 3 else "b", n, delay=60)
+    page = cli("jobs", "q", "-s", "delayed", "--name", "a", "-n", "2")
+    assert "there may be more: --start" in page.err
+    rest = cli("jobs", "q", "-s", "delayed", "--name", "a", "-n", "3")
+    assert (rest.err, rest.out.count(" a ")) == ("", 3)
 
 
 async def test_delayed_jobs_are_promoted_and_rescheduled(cli: Cli, queue: Queue) -> None:

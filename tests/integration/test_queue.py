@@ -120,12 +120,15 @@ async def test_a_queues_defaults_hold_for_jobs_that_say_nothing(redis_url: str) 
         plain = await (await queue.add("a")).snapshot()
         own = await (await queue.add("a", priority=Priority.CRITICAL)).snapshot()
         both = await (await queue.add("a", options=JobOptions(priority=Priority.HIGH), delay=0)).snapshot()
+        normal = await (await queue.add("a", options=JobOptions(priority=Priority.NORMAL))).snapshot()
     assert plain is not None
     assert own is not None
     assert both is not None
     assert (plain.state, plain.priority) == (JobState.DELAYED, Priority.LOW)
     assert (own.state, own.priority) == (JobState.DELAYED, Priority.CRITICAL)
     assert (both.state, both.priority) == (JobState.WAITING, Priority.HIGH)
+    assert normal is not None
+    assert (normal.state, normal.priority) == (JobState.DELAYED, Priority.NORMAL)
 
 
 async def test_a_custom_id_adds_once_while_its_job_is_known(queue: Queue, bench: Bench) -> None:
