@@ -128,7 +128,7 @@ async def cancel(session: Session) -> int:
                     found = await queue.get_job(job_id)
                     raise JobNotFound(job_id) if found is None else WrongState(job_id, "cancel", found.state)
 
-            return await _each(session, "cancelled", one)
+            return await each(session, "cancelled", one)
         ids = await queue.cancel_many(options.state, options.count, name=options.name, reason=options.reason)
     _tell_ids(session, "cancelled", ids)
     return 0
