@@ -64,4 +64,4 @@ def _encode(job: FlowJob, settings: Settings) -> NewJob:
     envelope = codec.encode_envelope(job.name, body, codec.envelope_options(options))
     bonds = codec.bonds(options)
     start = bound_start(start_of(options), bonds) if bonds else start_of(options)
-    return NewJob(int(options.priority), start, options.job_id or "", envelope)
+    return NewJob(int(options.lane), start, options.job_id or "", envelope)
