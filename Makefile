@@ -9,7 +9,7 @@ EXTRAS = demo,dashboard
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
-	@echo "make storm  run the fault tests that give figures in their long form (about an hour), and keep the figures"
+	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
@@ -30,9 +30,10 @@ test: $(INSTALLED)
 FIGURES = docs/reliability-figures.json
 STORMS = storm stops freezes network states failover_losses clocks crash_points
 
-# Each prints its seed, the faults that it caused, the versions and what came of it; STREAMQ_SEED=… repeats the faults.
+# Half an hour or more of a machine of its own. Each prints its seed, the faults that it caused, the versions and what came of it; STREAMQ_SEED=… repeats the faults.
 storm: $(INSTALLED)
 	@STREAMQ_LONG=1 STREAMQ_FIGURES=$(FIGURES) $(BIN)/python -m pytest -s $(STORMS:%=tests/faults/test_%.py)
+	@$(BIN)/python -m tests.faults.figures
 
 lint: $(INSTALLED)
 	@echo "== ruff check =="

@@ -19,7 +19,7 @@ from typing import Any
 
 import redis
 
-from streamq import ActiveJob, JobOptions, Queue, Settings, Unique, Unrecoverable, Worker
+from streamq import ActiveJob, FlowJob, JobOptions, Queue, Settings, Unique, Unrecoverable, Worker
 from streamq._engine.wire import Wire
 from tests.faults.ledger import Ledger
 from tests.faults.scene import KEEP
@@ -39,7 +39,7 @@ def settings_for(url: str) -> Settings:
 
 
 def processor(ledger: Ledger) -> Callable[[ActiveJob[Any]], Awaitable[Any]]:
-    """Return a processor for all jobs: by name it works, reports, fails once, or fails for good."""
+    """Return a processor for all jobs: by name it works, reports, waits for children, fails once, or fails for good."""
 
     async def run(job: ActiveJob[Any]) -> Any:
         known = f"{job.queue}/{job.id}"
@@ -51,6 +51,12 @@ def processor(ledger: Ledger) -> Callable[[ActiveJob[Any]], Awaitable[Any]]:
                     await job.log("half way")
                 case "fails once" if job.attempt == 1:
                     raise ValueError("the first time")
+                case "parent":
+                    return sum(await job.children_results())
+                case "grows":
+                    if not job.children:
+                        await job.add_children([FlowJob("works", 3), FlowJob("works", 4)])
+                    return sum(await job.children_results())
                 case "fails":
                     raise Unrecoverable("for good")
         finally:
@@ -100,6 +106,16 @@ async def add_batch(life: Life) -> None:
     await life.produce(lambda queue: queue.add_many([("works", n) for n in range(BATCH)]))
 
 
+def a_flow() -> FlowJob:
+    """Return a parent of two children, all under ids of their own."""
+    children = [FlowJob("works", n, job_id=f"child-{n}") for n in (3, 4)]
+    return FlowJob("parent", job_id="j", children=children)
+
+
+async def add_flow(life: Life) -> None:
+    await life.produce(lambda queue: queue.add_flow(a_flow()))
+
+
 async def cancel(life: Life) -> None:
     await life.produce(lambda queue: queue.cancel("j"))
 
@@ -112,7 +128,15 @@ async def work(life: Life) -> None:
     await life.work()
 
 
-LIVES = {"add": add, "unique": add_unique, "batch": add_batch, "cancel": cancel, "redrive": redrive, "work": work}
+LIVES = {
+    "add": add,
+    "unique": add_unique,
+    "batch": add_batch,
+    "flow": add_flow,
+    "cancel": cancel,
+    "redrive": redrive,
+    "work": work,
+}
 
 
 class Fate:

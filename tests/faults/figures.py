@@ -1,6 +1,7 @@
 """What a fault run measured: printed with its seed, its faults and the versions, and kept if a file is named for it.
 
 `STREAMQ_FIGURES` names a JSON file; each run replaces its own entry there. `STREAMQ_SEED` repeats a run's faults.
+`python -m tests.faults.figures` writes what docs/reliability-figures.json holds into docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 from streamq.embedded import find_server
 from tests.faults.scene import LONG
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+KEPT, PAGE = DOCS / "reliability-figures.json", DOCS / "reliability.md"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 FILE = "STREAMQ_FIGURES"
 SEED = "STREAMQ_SEED"
 
@@ -73,3 +77,31 @@ def _keep(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         known[name] = entry
         file.truncate(0)
         file.write(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def render(kept: Mapping[str, Any]) -> str:
+    """Return the figures as the page shows them."""
+    rows = ["| run | faults | found |", "|---|---|---|"]
+    for name, entry in sorted(kept.items()):
+        seed = "" if entry["seed"] is None else f" (seed {entry['seed']})"
+        faults, found = (
+            "<br>".join(f"{what}: {value}" for what, value in entry[part].items()) for part in ("faults", "found")
+        )
+        rows.append(f"| {name}{seed} | {faults} | {found} |")
+    known = {", ".join(f"{what} {value}" for what, value in entry["versions"].items()) for entry in kept.values()}
+    return "\n".join([*rows, "", "Taken with: " + "; ".join(sorted(known)) + "."])
+
+
+def figures_of(page: str) -> str:
+    """Return what a page shows as figures."""
+    return page.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def main() -> None:
+    """Bring the page up to date."""
+    page = PAGE.read_text()
+    PAGE.write_text(page.replace(figures_of(page), render(json.loads(KEPT.read_text()))))
+
+
+if __name__ == "__main__":
+    main()

@@ -176,6 +176,15 @@ async def retry_after(job: ActiveJob[list[float]]) -> None:
         raise RetryAfter(job.data[job.attempt - 1])
 
 
+@processors.register("add-up")
+@recorded
+async def add_up(job: ActiveJob[list[Any]]) -> None:
+    """Fail for good unless the children have handed over just these results."""
+    found = await job.children_results()
+    if sorted(found) != sorted(job.data):
+        raise Unrecoverable(f"the children's results are {found}, not {job.data}")
+
+
 @processors.register("remove-itself")
 @recorded
 async def remove_itself(job: ActiveJob[Any]) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from streamq import Backoff, JobOptions, Queue, Retention, Settings, Unique
+from streamq import Backoff, FlowJob, JobOptions, Queue, Retention, Settings, Unique
 from streamq.errors import StoreError
 from tests.faults.ledger import Ledger
 
@@ -25,6 +25,8 @@ FAILS = "fails-"
 """How the ids of jobs begin that are to fail in the end."""
 UNIQUE = "unique-"
 """How the ids of jobs begin that have a unique key, which is the letter behind it."""
+FLOW, CHILD = "flow-", "child-"
+"""How the ids of parents begin, and their children's: `child-0-<the parent's id>` and so on."""
 MOST_WAITING = 150
 AT_ONCE = 5
 
@@ -39,7 +41,7 @@ class Mix:
         self._number, self._chance, self._made = number, chance, 0
         self.kinds: dict[Callable[[], Making], int] = {
             self.plain: 35, self.long: 10, self.thread: 8, self.delayed: 15, self.retried: 10, self.failing: 4,
-            self.named: 10, self.limited: 8, self.unique: 8,
+            self.named: 10, self.limited: 8, self.unique: 8, self.flow: 3,
         }  # fmt: skip
         for kind in without:
             del self.kinds[getattr(self, kind)]
@@ -85,6 +87,10 @@ class Mix:
         options = {"job_id": self._own_id(f"{UNIQUE}{key}-"), "unique": Unique(key)}
         return QUEUE, "sleep", self._chance.uniform(0.05, 0.3), options
 
+    def flow(self) -> Making:
+        naps = [self._chance.uniform(0, 0.1) for _ in range(3)]
+        return QUEUE, FLOW, naps, {"job_id": self._own_id(FLOW)}
+
 
 class Producer:
     """Adds a mix of jobs to the queues, several at once, at a steady rate."""
@@ -115,6 +121,9 @@ class Producer:
         due = time.monotonic() + options.get("delay", 0.0)
         while True:
             try:
+                if name == FLOW:
+                    await self._add_flow(data, options["job_id"])
+                    return
                 job = await self._queues[queue].add(name, data, **options)
             except StoreError as error:
                 if "job_id" in options:
@@ -126,6 +135,12 @@ class Producer:
             else:
                 self._ledger.note("held back")
             return
+
+    async def _add_flow(self, naps: list[float], job_id: str) -> None:
+        """Add a parent that wants its children's results."""
+        children = [FlowJob("sleep", nap, job_id=f"{CHILD}{at}-{job_id}") for at, nap in enumerate(naps)]
+        await self._queues[QUEUE].add_flow(FlowJob("add-up", naps, children=children, job_id=job_id))
+        self._ledger.accept([job_id, *(f"{CHILD}{at}-{job_id}" for at in range(len(naps)))])
 
     async def _wait_for_room(self) -> None:
         for queue in self._queues.values():

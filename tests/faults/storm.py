@@ -21,7 +21,7 @@ from tests.faults.checker import Run, Verdict, Window, check
 from tests.faults.clocks import faketime
 from tests.faults.figures import at_most, percentile
 from tests.faults.ledger import ENVIRONMENT
-from tests.faults.produce import FAILS, LIMITED, QUEUE, UNIQUE
+from tests.faults.produce import CHILD, FAILS, LIMITED, QUEUE, UNIQUE
 from tests.faults.scene import Scene
 from tests.faults.state import base_of, clean_state, ended_ids, is_idle
 from tests.faults.workers import ROOT, WorkerProcess, eventually
@@ -80,6 +80,8 @@ class Outcome:
     of_one_key: list[tuple[Run, Run]] = field(default_factory=list)
     repeated_by_kills: int = 0
     early: dict[str, float] = field(default_factory=dict)
+    children: int = 0
+    before_their_children: set[str] = field(default_factory=set)
     wrong_ends: dict[str, list[str]] = field(default_factory=dict)
     recoveries: list[float] = field(default_factory=list)
     outages: list[Window] = field(default_factory=list)
@@ -100,6 +102,8 @@ class Outcome:
             "repeated, their worker killed": self.repeated_by_kills,
             "repeated otherwise": at_most(len(self.unexplained), self.accepted),
             "runs of one unique key at once": len(self.of_one_key),
+            "children of flows": self.children,
+            "parents that ran before their children had": len(self.before_their_children),
             "adds held back by a unique key": self.held_back,
             "adds whose fate the producer does not know": self.unsure,
             "recoveries": len(self.recoveries),
@@ -193,6 +197,8 @@ class Storm:
         found.unsure, found.held_back = notes["unsure"], notes["held back"]
         found.lost, found.unfinished, found.overlapping = verdict.lost, verdict.unfinished, verdict.overlapping
         found.early, found.of_one_key = verdict.early, of_one_key(verdict)
+        found.children = sum(job.startswith(CHILD) for job in verdict.accepted)
+        found.before_their_children = before_their_children(verdict)
         found.unexplained = verdict.duplicates_without_a_death
         found.repeated_by_kills = len(verdict.duplicates) - len(found.unexplained)
         found.recoveries = recoveries(verdict, found.outages)
@@ -229,6 +235,17 @@ def of_one_key(verdict: Verdict) -> list[tuple[Run, Run]]:
             by_key.setdefault(job[len(UNIQUE)], []).extend(runs)
     merged = Verdict(set(), {key: sorted(runs, key=lambda run: run.start) for key, runs in by_key.items()})
     return merged.overlapping
+
+
+def before_their_children(verdict: Verdict) -> set[str]:
+    """Return the parents that started before each of their children had come to an end once."""
+    ended: dict[str, float] = {}
+    for job, runs in verdict.runs.items():
+        if job.startswith(CHILD):
+            parent = job.split("-", 2)[2]
+            first = min((run.end for run in runs if run.outcome), default=math.inf)
+            ended[parent] = max(ended.get(parent, 0.0), first)
+    return {parent for parent, at in ended.items() if parent in verdict.runs and verdict.runs[parent][0].start < at}
 
 
 def clock_of(clocks: tuple[str, ...], number: int) -> dict[str, str]:

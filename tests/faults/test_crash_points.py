@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from streamq import Backoff, JobState, Queue, Unique, Worker
-from tests.faults.crash import BATCH, KEEP_ALL, is_done, processor, settings_for
+from tests.faults.crash import BATCH, KEEP_ALL, a_flow, is_done, processor, settings_for
 from tests.faults.figures import publish
 from tests.faults.ledger import Ledger
 from tests.faults.state import clean_state
@@ -222,10 +222,29 @@ async def fired_once(place: Place) -> None:
     assert len(place.runs(str(found.last_job_id))) <= 2
 
 
+async def add_the_flow(place: Place) -> None:
+    await place.queue.add_flow(a_flow())
+
+
+async def add_a_growing_one(place: Place) -> None:
+    await place.queue.add("grows", job_id="j")
+
+
+async def each_of_three_completed_once(place: Place) -> None:
+    ends = place.ends()
+    assert len(ends) == 3
+    assert set(ends.values()) == {1}
+    assert {state for state, _ in ends} == {"completed"}
+    assert await place.queue.result("j") == 7
+
+
 CASES = {
     "add": Case("add", nothing, add_it, ran_once),
     "add with a unique key": Case("unique", nothing, add_unique, one_of_the_key_ran),
     "add a batch": Case("batch", nothing, nothing, all_or_none_ran),
+    "add a flow": Case("flow", nothing, add_the_flow, each_of_three_completed_once),
+    "run a flow": Case("work", add_the_flow, nothing, each_of_three_completed_once),
+    "add children from a handler": Case("work", add_a_growing_one, nothing, each_of_three_completed_once),
     "cancel": Case("cancel", add_it, cancel_it, never_ran),
     "redrive": Case("redrive", fail_it, redrive_it, redriven_once),
     "claim, progress, complete": Case("work", add_reporting, nothing, completed_once),

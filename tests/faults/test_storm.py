@@ -21,13 +21,15 @@ async def test_a_storm_of_kills_loses_nothing_and_repeats_only_what_it_killed(sc
     assert outcome.kills >= plan.least_kills, "void: too few workers were killed"
     assert outcome.server_kills >= plan.least_server_kills, "void: the server was killed too rarely"
     assert len(outcome.recoveries) >= plan.least_kills, "void: the killed workers held too little"
-    assert outcome.accepted + outcome.unsure + outcome.held_back == plan.jobs
+    assert outcome.accepted - outcome.children + outcome.unsure + outcome.held_back == plan.jobs
+    assert outcome.children > 0, "void: no flow was added"
     assert outcome.held_back > 0, "void: no unique key held anything back"
     assert not outcome.lost
     assert not outcome.unfinished
     assert not outcome.overlapping
     assert not outcome.early
     assert not outcome.of_one_key
+    assert not outcome.before_their_children
     assert not outcome.unexplained, outcome.unexplained[:5]
     assert not outcome.wrong_ends, list(outcome.wrong_ends.items())[:5]
     assert percentile(outcome.recoveries, 0.99) <= plan.recovery_bound
