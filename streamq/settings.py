@@ -27,7 +27,7 @@ LEAST = {
 }  # fmt: skip
 """What each setting must be at least; none may be endless."""
 
-_NAMES = {"concurrency": "QUEUE_CONCURRENCY", "attempts": "JOB_RETRY_ATTEMPTS"}
+_NAMES = {"redis_url": "REDIS_URL", "concurrency": "QUEUE_CONCURRENCY", "attempts": "JOB_RETRY_ATTEMPTS"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         env = os.environ if env is None else env
         found: dict[str, Any] = {"redis_url": redis_url(env)}
         for field in msgspec.structs.fields(cls):
-            name = _NAMES.get(field.name, f"STREAMQ_{field.name.upper()}")
+            name = variable(field.name)
             if field.name in found or not env.get(name) or field.type is Retention:
                 continue
             try:
@@ -109,11 +109,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise InvalidInput(f"JOB_RETRY_DELAY={env['JOB_RETRY_DELAY']!r} must be milliseconds") from None
         for name in LEAST.keys() & found.keys():
             if wrong := _out_of_range(name, found[name]):
-                variable = _NAMES.get(name, f"STREAMQ_{name.upper()}")
+                said = variable(name)
                 if name == "retry_delay" and env.get("JOB_RETRY_DELAY"):
-                    variable = "JOB_RETRY_DELAY"
-                raise InvalidInput(f"{variable}={env[variable]!r} in the environment {wrong}")
+                    said = "JOB_RETRY_DELAY"
+                raise InvalidInput(f"{said}={env[said]!r} in the environment {wrong}")
         return cls(**found)
+
+
+def variable(field: str) -> str:
+    """Return the environment variable that a field of `Settings` is read from."""
+    return _NAMES.get(field, f"STREAMQ_{field.upper()}")
 
 
 def _out_of_range(name: str, value: float | None) -> str:

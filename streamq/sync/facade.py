@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from streamq import job as jobs
 from streamq import queue as queues
@@ -14,6 +14,7 @@ from streamq.dead_letters import DeadLetter
 from streamq.dead_letters import Watch as AsyncWatch
 from streamq.job import JobOptions
 from streamq.observer import NOBODY, ErrorHandler, Observer
+from streamq.queue import OptionFields
 from streamq.settings import Settings
 from streamq.sync.background import background
 
@@ -65,6 +66,14 @@ class QueueFacade:
     def defaults(self) -> JobOptions:
         """The options of jobs that say nothing themselves."""
         return self._queue().defaults
+
+    def check(self, name: str, data: Any = None, **fields: Unpack[OptionFields]) -> None:
+        """Raise what `add` would raise of a job that does not fit; send nothing.
+
+        Raises:
+            InvalidInput, PayloadTooLarge: It does not fit.
+        """
+        self._queue()._encode(name, data, None, fields)
 
     def _queue(self) -> queues.Queue:
         if self._pid != os.getpid():

@@ -1,0 +1,1 @@
+"""A shop, to test the Django app with."""
