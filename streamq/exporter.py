@@ -170,7 +170,7 @@ def families(samples: dict[str, QueueSample]) -> Sequence[Metric]:
             jobs.add_metric([queue, "waiting", word], stats.waiting_by_priority[priority])
             jobs.add_metric([queue, "active", word], sample.active[priority])
             age.add_metric([queue, word], stats.oldest_by_priority[priority] or 0.0)
-        for state in ("delayed", "completed", "failed", "cancelled"):
+        for state in ("delayed", "waiting_children", "completed", "failed", "cancelled"):
             jobs.add_metric([queue, state, ""], getattr(stats, state))
         paused.add_metric([queue], float(stats.paused))
         dead.add_metric([queue], stats.dead)

@@ -17,6 +17,7 @@ from streamq.cli import (
     dead,
     doctor,
     exporter,
+    flows,
     jobs,
     moving,
     processes,
@@ -53,7 +54,14 @@ examples:
 
 
 FAMILIES: tuple[Callable[[Commands], None], ...] = (
-    *(queues.add_parsers, top.add_parsers, jobs.add_parsers, watching.add_parsers, doctor.add_parsers),
+    *(
+        queues.add_parsers,
+        top.add_parsers,
+        jobs.add_parsers,
+        flows.add_parsers,
+        watching.add_parsers,
+        doctor.add_parsers,
+    ),
     *(
         adding.add_parsers,
         moving.add_parsers,

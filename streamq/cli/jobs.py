@@ -93,6 +93,7 @@ COLUMNS = {
     JobState.WAITING: (*_ALWAYS, "created", "data"),
     JobState.ACTIVE: (*_ALWAYS, "started", "progress", "data"),
     JobState.DELAYED: (*_ALWAYS, "due", "error", "data"),
+    JobState.WAITING_CHILDREN: (*_ALWAYS, "created", ">open", ">children", "data"),
     JobState.COMPLETED: (*_ALWAYS, "finished", ">took", "result"),
     JobState.FAILED: (*_ALWAYS, "finished", "error"),
     JobState.CANCELLED: (*_ALWAYS, "finished", "reason", "data"),
@@ -107,6 +108,9 @@ def _row(found: JobSnapshot) -> Row:
             return (*always, values.when(found.started_at), _brief(found.progress), data)
         case JobState.DELAYED:
             return (*always, values.when(found.run_at), error if found.error else values.NOTHING, data)
+        case JobState.WAITING_CHILDREN:
+            counts = values.number(found.open_children), values.number(found.children)
+            return (*always, values.when(found.created_at), *counts, data)
         case JobState.COMPLETED:
             return (*always, values.when(found.finished_at), values.age(took(found)), _brief(found.result))
         case JobState.FAILED:
@@ -160,6 +164,11 @@ def _show(out: Output, found: JobSnapshot, history: list[Event], log: list[str],
         pairs.append(("took", values.age(seconds)))
     if found.unique_key is not None:
         pairs.append(("unique key", found.unique_key))
+    if found.parents:
+        names = (job_id if queue == found.queue else f"{job_id} in {queue}" for queue, job_id in found.parents)
+        pairs.append(("parents", ", ".join(names)))
+    if found.children:
+        pairs.append(("children", f"{found.children:,}, of which {found.open_children:,} have not ended"))
     if found.tags:
         pairs.append(("tags", ", ".join(found.tags)))
     pairs += [(f"header {name}", text) for name, text in found.headers.items()]

@@ -73,7 +73,7 @@ async def stats(session: Session) -> None:
 
 
 STATS_COLUMNS = (
-    *("queue", ">waiting", ">active", ">delayed", ">completed", ">failed", ">cancelled", ">dead"),
+    *("queue", ">waiting", ">active", ">delayed", ">parents", ">completed", ">failed", ">cancelled", ">dead"),
     *(">oldest", ">workers", "state"),
 )
 
@@ -84,7 +84,10 @@ def stats_row(name: str, found: QueueStats) -> Row:
     state = Cell("paused", "warn") if found.paused else Cell("no worker", "bad") if stuck else Cell("")
     return (
         Cell(name, "name"),
-        *(_count(count) for count in (found.waiting, found.active, found.delayed, found.completed)),
+        *(
+            _count(count)
+            for count in (found.waiting, found.active, found.delayed, found.waiting_children, found.completed)
+        ),
         _count(found.failed, "bad"),
         _count(found.cancelled),
         _count(found.dead, "bad"),

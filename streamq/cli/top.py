@@ -153,7 +153,7 @@ def queue_table(views: list[View]) -> Table:
 
 
 def _row(view: View) -> Row:
-    name, waiting, active, delayed, _, failed, _, _, oldest, _, state = stats_row(view.queue, view.stats)
+    name, waiting, active, delayed, _, _, failed, _, _, oldest, _, state = stats_row(view.queue, view.stats)
     mark = "" if view.tally.complete else "+"
     rates = [values.speed(view.tally.rate(*SPEEDS[name])) for name in SHOWN]
     speeds = [Cell(rate + mark, "dim" if rate == values.NOTHING else "") for rate in rates]

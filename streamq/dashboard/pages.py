@@ -137,12 +137,16 @@ async def job(desk: Desk, ask: Ask) -> Shown:
     look = await desk.look(queue.name)
     start = int(ask["line"]) if ask.get("line", "").isdigit() and len(ask["line"]) < 12 else 0
     lines = await queue.logs(found.id, start, LOG_LINES + 1)
+    child = max(int(ask["child"]), 1) if ask.get("child", "").isdigit() and len(ask["child"]) < 9 else 1
     return {
         "queue": queue.name,
         "job": found,
         "events": await desk.timeline(found),
         "lines": lines[:LOG_LINES],
         "line": start,
+        "children": await queue.children(found.id, child, PAGE_JOBS) if found.children else [],
+        "child": child,
+        "more_children": child + PAGE_JOBS if child + PAGE_JOBS <= found.children else None,
         "more_lines": start + LOG_LINES if len(lines) > LOG_LINES else None,
         "now": look.at,
     }

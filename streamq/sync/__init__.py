@@ -13,6 +13,7 @@ adds of many threads go out together. Safe to use from any thread, and after a f
 from streamq.sync.facade import Watch
 from streamq.sync.flat import (
     add_job,
+    cancel_job,
     clean_queue,
     get_job,
     get_queue_stats,
@@ -29,6 +30,7 @@ __all__ = [
     "Queue",
     "Watch",
     "add_job",
+    "cancel_job",
     "clean_queue",
     "close_all_queues",
     "get_job",

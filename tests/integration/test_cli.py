@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamq import Priority, Queue, RateLimit, Schedule
+from streamq import FlowJob, Priority, Queue, RateLimit, Schedule
 from tests.integration.cli import Cli, CliWorker, eventually
 
 
@@ -110,7 +110,7 @@ def test_a_wait_that_is_over_before_its_job_says_so(cli: Cli) -> None:
 def test_stats_count_the_queues_that_are_named_or_the_default_ones(cli: Cli) -> None:
     cli("add", "q", "work")
     table = cli("stats", "q", "other").out.splitlines()
-    heading = "QUEUE WAITING ACTIVE DELAYED COMPLETED FAILED DEAD OLDEST WORKERS STATE"
+    heading = "QUEUE WAITING ACTIVE DELAYED PARENTS COMPLETED FAILED CANCELLED DEAD OLDEST WORKERS STATE"
     assert " ".join(table[0].split()) == heading
     assert table[1].split()[:3] == ["q", "1", "0"]
     assert table[1].endswith("no worker")
@@ -159,6 +159,31 @@ def test_a_job_is_told_with_its_error_its_timeline_and_its_log(cli: Cli) -> None
     assert record["error"]["traceback"].startswith("Traceback")
     assert [event["kind"] for event in record["history"]] == ["added", "active", "failed", "dead"]
     assert record["log"] == ["about to fail"]
+
+
+async def test_a_flow_is_shown_as_a_tree_cancelled_and_retried(cli: Cli, queue: Queue) -> None:
+    low = FlowJob("echo", 1, job_id="low")
+    top = FlowJob(
+        "echo", job_id="top", children=[FlowJob("echo", job_id="mid", children=[low]), FlowJob("b", job_id="b")]
+    )
+    await queue.add_flow(top)
+    lines = [line.split() for line in cli("flow", "q", "top").out.splitlines()[1:]]
+    assert lines == [
+        ["top", "echo", "q", "waiting_children", "2", "2"],
+        ["├─", "mid", "echo", "q", "waiting_children", "1", "1"],
+        ["│", "└─", "low", "echo", "q", "waiting"],
+        ["└─", "b", "b", "q", "waiting"],
+    ]
+    assert cli("flow", "q", "top", "--width", "1", "--depth", "1").out.splitlines()[-1].strip() == "└─ … 1 more"
+    tree = cli("flow", "q", "top", "--json").record
+    assert [node["id"] for node in tree["nodes"]] == ["mid", "b"]
+    rows = cli("jobs", "q", "--state", "waiting_children", "--json").records
+    assert {(row["id"], row["children"], row["open_children"]) for row in rows} == {("top", 2, 2), ("mid", 1, 1)}
+    assert "children  2, of which 2 have not ended" in cli("job", "q", "top").out
+    assert "parents   top" in cli("job", "q", "mid").out
+    assert cli("flow", "q", "top", "--cancel", "wrong month").out == "4 jobs cancelled, or asked to end\n"
+    assert cli("flow", "q", "top", "--retry").out == "4 jobs retried\n"
+    assert (await queue.stats()).waiting_children == 2
 
 
 def test_what_is_unknown_is_said_and_ends_with_1(cli: Cli) -> None:

@@ -12,7 +12,7 @@ import redis
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from streamq import JobOptions, Priority, Queue, RateLimit, Settings, Unique, Unrecoverable
+from streamq import FlowJob, JobOptions, Priority, Queue, RateLimit, Settings, Unique, Unrecoverable
 from streamq.dashboard import create_app
 from tests.integration.conftest import Bench
 from tests.integration.dashboard.conftest import Browser, browsing, served
@@ -223,3 +223,21 @@ async def test_no_page_asks_another_host_for_anything(browser: Browser) -> None:
         assert not re.search(r'(?:href|src|action)="(?:https?:)?//', found.text)
         assert " style=" not in found.text
         assert not re.search(r"\son\w+=", found.text)
+
+
+async def test_a_job_page_links_parents_and_children(browser: Browser, queue: Queue, bench: Bench) -> None:
+    low = [FlowJob("works", n, job_id=f"low{n}") for n in range(2)]
+    await queue.add_flow(FlowJob("top", job_id="top", children=[*low, FlowJob("x", queue="other")]))
+    listed = await browser.get("/jobs?q=q&state=waiting_children")
+    assert "top" in listed.words
+    assert "3 of 3 have not ended" in listed.words
+    top = await browser.get("/job?q=q&id=top")
+    assert "low0 q not ended low1 q not ended 1 other not ended" in top.words
+    assert "Parents top" in (await browser.get("/job?q=q&id=low0")).words
+    assert "Waiting for children 1" in (await browser.get("/queue?q=q")).words
+    async with bench.worker(run):
+        await bench.happened("completed", "low1")
+        await bench.happened("completed", "low0")
+    done = await browser.get("/job?q=q&id=top")
+    assert "1 of 3 have not ended" in done.words
+    assert "low0 q completed" in done.words
