@@ -20,7 +20,7 @@ def encoded(job: FlowJob) -> NewJob:
     if options is None:
         return NewJob(3, "0", "", envelope(job.name, job.data))
     body = codec.encode_envelope(job.name, codec.encode_data("data", job.data, 1_000), codec.envelope_options(options))
-    return NewJob(int(options.priority), start_of(options), options.job_id or "", body)
+    return NewJob(int(options.lane), start_of(options), options.job_id or "", body)
 
 
 def laid_out(flow: FlowJob, queue: str = "q", token: str | None = None, **settings: Any) -> list[NewJob]:
