@@ -16,6 +16,9 @@ local function is_parked(base, id)
   return tonumber(redis.call('ZSCORE', base .. ':delayed', id)) == NEVER
 end
 
+-- States in which a job can be replaced.
+local PENDING = { waiting = true, delayed = true, waiting_children = true }
+
 local function hold_unique(base, key, id, ttl)
   if ttl then
     redis.call('SET', base .. ':unique:' .. key, id, 'PX', ttl)
@@ -42,8 +45,8 @@ local function replace_job(base, cap, now, id, job, newer)
   local due = newer.start ~= '0' and due_ms(newer.start, now)
   local fields = add_envelope({ 'p', newer.lane, 'a', 0, 'k', 0 }, newer.envelope)
   redis.call('HDEL', key, 'b', 'g', 'm', 'n', 'x', unpack(PIECE_FIELDS))
-  if job.state == 'delayed' and is_parked(base, id) then
-    redis.call('HSET', key, 'u', due or now, unpack(fields)) -- it is next: that counts once it holds the key
+  if job.state == 'waiting_children' or job.state == 'delayed' and is_parked(base, id) then
+    redis.call('HSET', key, 'u', due or now, unpack(fields)) -- that counts once its children have ended, or it has the key
   elseif not due and job.entry and job.lane == newer.lane and not job.parts.d then
     redis.call('HSET', key, unpack(fields))
   else
@@ -80,7 +83,7 @@ local function judge_unique(base, unique)
   local older = next_id and locate(base, next_id)
   local older_id = older and next_id or holder
   older = older or locate(base, holder)
-  if older and (older.state == 'waiting' or older.state == 'delayed') then
+  if older and PENDING[older.state] then
     return 'replaced', older_id, older
   end
   return older and older.state == 'active' and unique.c == 'l' and 'next' or 'refused', holder

@@ -7,7 +7,7 @@ from typing import Any
 from streamq import FlowJob, Settings
 from streamq._engine import codec
 from streamq._engine.flowing import lay_out, new_token
-from streamq._engine.transitions import Added, Claim, NewJob, Outcome, added
+from streamq._engine.transitions import Added, Claim, NewJob, Outcome, added, bound_start
 from streamq.flow import ordered
 from streamq.operations import start_of
 from streamq.policy import Retention
@@ -20,7 +20,9 @@ def encoded(job: FlowJob) -> NewJob:
     if options is None:
         return NewJob(3, "0", "", envelope(job.name, job.data))
     body = codec.encode_envelope(job.name, codec.encode_data("data", job.data, 1_000), codec.envelope_options(options))
-    return NewJob(int(options.lane), start_of(options), options.job_id or "", body)
+    bonds = codec.bonds(options)
+    start = bound_start(start_of(options), bonds) if bonds else start_of(options)
+    return NewJob(int(options.lane), start, options.job_id or "", body)
 
 
 def laid_out(flow: FlowJob, queue: str = "q", token: str | None = None, **settings: Any) -> list[NewJob]:

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from streamq import JobOptions, Unique
 from streamq._engine.transitions import Added
-from tests.lua.conftest import Bench, done, fail, release, retry
+from tests.lua.conftest import Bench, done, envelope, fail, release, retry
+from tests.lua.flows import add_flow
+from tests.lua.flows import job as family
 from tests.lua.unique import add, add_one, holder, running, unique_job
 
 
@@ -169,3 +172,24 @@ async def test_a_pending_job_of_a_batch_that_a_tick_took_over_releases_its_key_w
     assert holder(bench, "last") == "1001"
     await bench.claim(want=2_000)
     assert bench.redis.keys("*:unique:*") == []
+
+
+async def test_a_parent_that_waits_for_its_children_is_replaced_and_runs_after_them_with_the_newest_data(
+    bench: Bench,
+) -> None:
+    await add_flow(bench, family("parent", family("child"), options=JobOptions(unique=Unique("k"))))
+    for conflict, data in (("r", 2), ("l", 3)):
+        assert await add(bench, unique_job(conflict, data=data, lane=1)) == [Added("parent", False, "replaced", "k")]
+    (child,) = await bench.claim(want=5)
+    assert child.job_id == "child"
+    (parent,) = (await bench.tick(want=5, outcomes=[done(child)])).claimed
+    assert (parent.job_id, parent.lane, parent.envelope) == ("parent", 1, envelope(data=3))
+    await bench.tick(outcomes=[done(parent)])
+    assert holder(bench) is None
+
+
+async def test_a_parent_that_its_child_failed_releases_its_key(bench: Bench) -> None:
+    await add_flow(bench, family("parent", family("child"), options=JobOptions(unique=Unique("k"))))
+    (child,) = await bench.claim(want=5)
+    await bench.tick(outcomes=[fail(child)])
+    assert (holder(bench), list(bench.scores("failed"))) == (None, ["child", "parent"])
