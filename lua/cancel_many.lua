@@ -18,6 +18,7 @@
 -- @include lib/moves
 -- @include lib/cancels
 -- @include lib/cancel_job
+-- @include lib/each_parked
 -- @include lib/overlap
 local base, state, cutoff, cursor, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local name, reason, keep_count, keep_age_ms, cap = unpack(ARGV, 5, 9)
@@ -35,8 +36,43 @@ local function matches(id, since, envelope)
   return tonumber(since or 0) <= cutoff and has_name(name ~= '' and (envelope or record_envelope(job_key(turn, id))), name)
 end
 
+-- Parked jobs come first, since the end of others would bring them into the lanes. What is cancelled changes the order of
+-- the keys, so this goes through them again until there was nothing to cancel.
+local PARKING = 5
+
+local function in_parking(after)
+  local some, at = string.match(after, '^(%d):(.*)$')
+  local found = {}
+  local stopped = each_parked(base, at or '', false, function(id, _, since)
+    if looked >= LOOK or #ids + #found >= limit then
+      return false
+    end
+    looked = looked + 1
+    if id and matches(id, since) then
+      found[#found + 1] = id
+    end
+    return true
+  end)
+  turn.in_place = true
+  for _, id in ipairs(found) do
+    take(id, locate(base, id))
+  end
+  some = (some == '1' or #found > 0) and 1 or 0
+  if stopped then
+    return PARKING .. ':' .. some .. ':' .. stopped
+  end
+  return some == 1 and PARKING .. ':0:' or '1:'
+end
+
 local function in_lanes()
   local lane, after = string.match(cursor, '^(%d):(.*)$')
+  if state == 'waiting' and (not lane or tonumber(lane) == PARKING) then
+    local on = in_parking(after or '')
+    if on ~= '1:' then
+      return on
+    end
+    lane, after = '1', ''
+  end
   for number = tonumber(lane) or 1, 4 do
     local key, at = lane_key(turn, number), after or ''
     local last = state == 'active' and last_claimed(key) or '+'

@@ -10,7 +10,7 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
--- @include lib/append
+-- @include lib/parking
 local base, id, lane, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local job = locate(base, id)
 if not job then
@@ -23,7 +23,19 @@ if job.lane == lane then
   return 'same'
 end
 local key = base .. ':job:' .. id
-if job.state == 'waiting' then
+local its_key = job.state == 'waiting' and job.record and job.record.ky
+if its_key then
+  local now = now_ms()
+  local since = job.parts and job.parts.t or job.record.kw or job.record.c
+  leave(base, its_key, id)
+  if job.entry then
+    redis.call('XACK', base .. ':lane:' .. job.lane, 'w', job.entry)
+    redis.call('XDEL', base .. ':lane:' .. job.lane, job.entry)
+  end
+  enter(base, now, its_key, id, lane, since, next_number(base))
+  settle_keys(base, now)
+  wake_unless_paused(base)
+elseif job.state == 'waiting' then
   local entry, parts, now = next_number(base), job.parts, now_ms()
   if parts.d then
     entry = append(base, base .. ':lane:' .. lane, entry, 'j', id, 't', now, 'd', parts.d)

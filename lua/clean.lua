@@ -18,8 +18,7 @@ local now = now_ms()
 cutoff = cutoff or now - grace_ms
 local ids, cursor
 if state == 'waiting' then
-  ids = discard_waiting(base, now, cap, cutoff, limit)
-  cursor = #ids == limit and 0 or nil
+  ids, cursor = discard_waiting(base, now, cap, cutoff, limit, from)
 elseif state == 'delayed' then
   ids, cursor = discard_delayed(base, now, cap, cutoff, limit, from)
 else

@@ -16,9 +16,11 @@ local limit, cap = tonumber(ARGV[4]), ARGV[5]
 local now = now_ms()
 cutoff = cutoff or now
 local ids, more = {}, ''
-if cursor == '' then
-  ids = discard_waiting(base, now, cap, cutoff, limit)
-  more = #ids == limit and '' or delayed_too and '0' or nil
+local waiting = cursor == '' and '0' or string.match(cursor, '^w(.+)$')
+if waiting then
+  local from
+  ids, from = discard_waiting(base, now, cap, cutoff, limit, tonumber(waiting))
+  more = from and 'w' .. from or delayed_too and '0' or nil
 else
   local from
   ids, from = discard_delayed(base, now, cap, cutoff, limit, tonumber(cursor))

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- jobs: reads jobs of one state, in order: waiting and active ones lane by lane, the oldest entry first; delayed ones by
---       when they are due, ended ones by when they ended.
+-- jobs: reads jobs of one state, in order: waiting and active ones lane by lane, the oldest entry first, and then those that
+--       are parked, key by key; delayed ones by when they are due, ended ones by when they ended.
 -- KEYS     1 queue base
 -- ARGV     1 state  2 "" | the cursor of the reply before  3 jobs to skip  4 jobs wanted  5 "1": in reverse order
 --          6 "" | a job name, encoded
@@ -16,6 +16,7 @@
 -- @include lib/match
 -- @include lib/lane
 -- @include lib/describe
+-- @include lib/each_parked
 local base, state, cursor, skip, count = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local reversed, name = ARGV[5] == '1', ARGV[6]
 local LOOK, BYTES = 1000, 2097152
@@ -79,11 +80,34 @@ local function in_lane(lane, after)
   return stopped
 end
 
+-- The parked jobs stand behind the last lane.
+local PARKING = 5
+
+local function in_parking(after)
+  return each_parked(base, after, reversed, function(id, lane)
+    if full() then
+      return false
+    end
+    if id then
+      take(id, lane)
+    else
+      looked = looked + 1
+    end
+    return true
+  end)
+end
+
 local function by_lanes()
+  local last = state == 'waiting' and PARKING or PARKING - 1
   local lane, after = string.match(cursor, '^(%d):(.*)$')
-  lane = tonumber(lane) or reversed and 4 or 1
-  while lane >= 1 and lane <= 4 do
-    local stopped = in_lane(lane, after ~= '' and after or nil)
+  lane = tonumber(lane) or reversed and last or 1
+  while lane >= 1 and lane <= last do
+    local stopped
+    if lane == PARKING then
+      stopped = in_parking(after or '')
+    else
+      stopped = in_lane(lane, after ~= '' and after or nil)
+    end
     if stopped then
       return lane .. ':' .. stopped
     end

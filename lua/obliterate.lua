@@ -27,9 +27,16 @@ redis.call('HSET', base .. ':meta', 'paused', '1')
 local parents = redis.call('ZRANGE', base .. ':waiting_children', 0, limit - 1)
 in_parts('ZREM', base .. ':waiting_children', parents)
 forget(base, now, cap, parents)
-local gone = #parents
+local ids = {}
+collect_parked(base, now, limit, 0, ids)
+forget(base, now, cap, ids)
+local gone = #parents + #ids
+if parked_jobs(base) > 0 then
+  return { 'more', gone }
+end
 for lane = 1, 4 do
-  local lane_key, entries, ids = base .. ':lane:' .. lane, {}, {}
+  local lane_key, entries = base .. ':lane:' .. lane, {}
+  ids = {}
   each_entry(lane_key, '-', '+', false, function(entry, parts)
     if gone >= limit then
       return false
@@ -44,7 +51,7 @@ for lane = 1, 4 do
 end
 for _, set in ipairs({ 'delayed', 'completed', 'failed', 'cancelled' }) do
   if gone < limit then
-    local ids = redis.call('ZRANGE', base .. ':' .. set, 0, limit - gone - 1)
+    ids = redis.call('ZRANGE', base .. ':' .. set, 0, limit - gone - 1)
     in_parts('ZREM', base .. ':' .. set, ids)
     forget(base, now, cap, ids)
     gone = gone + #ids
@@ -59,8 +66,11 @@ end
 for _, schedule in ipairs(redis.call('ZRANGE', base .. ':schedules', 0, -1)) do
   redis.call('UNLINK', base .. ':schedule:' .. schedule)
 end
+for _, key in ipairs(redis.call('ZRANGE', base .. ':keys', 0, -1)) do
+  redis.call('UNLINK', base .. ':key:' .. key, base .. ':places:' .. key, base .. ':key_starts:' .. key)
+end
 for _, rest in ipairs({ 'lane:1', 'lane:2', 'lane:3', 'lane:4', 'batches', 'schedules', 'dead', 'events', 'meta', 'starts',
-  'workers', 'wake', 'minutes', 'cancels' }) do
+  'workers', 'wake', 'minutes', 'cancels', 'keys', 'key_looks', 'turns:1', 'turns:2', 'turns:3', 'turns:4' }) do
   redis.call('UNLINK', base .. ':' .. rest)
 end
 publish(base, cap, 'obliterated', { '' })

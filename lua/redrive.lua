@@ -28,6 +28,14 @@ if last == '' then
 end
 
 local function add_again(letter, parts)
+  if parts.ky then
+    local fields = { 'p', parts.p, 'c', now, 'ky', parts.ky }
+    add_envelope(fields, parts.d)
+    enter(base, now, parts.ky, parts.j, parts.p, now, next_number(base), fields)
+    settle_keys(base, now)
+    redis.call('XDEL', base .. ':dead', letter)
+    return
+  end
   local entry = append(base, base .. ':lane:' .. parts.p, next_number(base), 'd', parts.d, 't', now, 'j', parts.j)
   redis.call('HSET', base .. ':job:' .. parts.j, 's', 'q', 'p', parts.p, 'e', entry, 'c', now)
   redis.call('XDEL', base .. ':dead', letter)

@@ -9,8 +9,9 @@
 -- @include lib/clock
 -- @include lib/spare
 -- @include lib/spare_count
+-- @include lib/parked
 local base, now = KEYS[1], now_ms()
-local waiting, ages, active = {}, {}, 0
+local waiting, ages, active, parked = {}, {}, 0, parked_by_lane(base)
 local some_spare = (tonumber(redis.call('HGET', base .. ':meta', 'spare')) or 0) > 0
 for lane = 1, 4 do
   local lane_key = base .. ':lane:' .. lane
@@ -39,6 +40,7 @@ for lane = 1, 4 do
       end
     end
   end
+  waiting[lane] = waiting[lane] + (tonumber(parked[lane]) or 0)
 end
 return {
   waiting[1], waiting[2], waiting[3], waiting[4], active,

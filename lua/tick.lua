@@ -78,6 +78,10 @@ for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', n
   move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
   turn.bound = turn.bound or is_bound(base)
 end
+if turn.bound then
+  look_at_keys(turn)
+  turn.opened = settle_keys(base, now)
+end
 local due = hand_out(turn)
 local behind = retain(turn)
 
@@ -97,13 +101,15 @@ publish_all(turn)
 
 -- One token wakes one worker; a tick that may leave work behind leaves a token for the next.
 local full = may >= want and count >= want
-if not meta.paused and full and (want > 0 or promoted > 0 or taken_back > 0 or turn.returned)
+if not meta.paused and full and (want > 0 or promoted > 0 or taken_back > 0 or turn.returned or turn.opened)
   or meta.max_active and settled > count then
   wake(base)
 end
 
 local next_ms = behind and 0 or next_at and math.max(next_at - now, 0) or -1
-for _, key in ipairs({ base .. ':delayed', base .. ':workers', base .. ':batches', base .. ':schedules' }) do
+local clocks = { base .. ':delayed', base .. ':workers', base .. ':batches', base .. ':schedules' }
+clocks[5] = turn.bound and base .. ':key_looks' or nil
+for _, key in ipairs(clocks) do
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
   if head[2] and tonumber(head[2]) < PARKED then
     local wait = math.max(tonumber(head[2]) - now, 0)

@@ -89,6 +89,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         tags: Up to 16 words that its snapshots and its handler see.
         headers: Text by name for whoever handles the job (trace ids, tenants …), up to 4 KB in all.
         unique: A key that only one job holds at a time; see `Unique`.
+        key: Whom it is for: a tenant, an account. Keys share the workers fairly, and each can be limited: see
+            `Queue.limit_key`.
     """
 
     priority: Priority | msgspec.UnsetType = msgspec.UNSET
@@ -104,6 +106,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     headers: Mapping[str, str] | None = None
     unique: Unique | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -133,6 +136,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             _check_tags(self.tags)
         if self.headers is not None:
             _check_headers(self.headers)
+        if self.key is not None:
+            check_text("key", self.key, MAX_NAME)
 
     @property
     def lane(self) -> Priority:
@@ -225,6 +230,7 @@ class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How many children it has had."""
     open_children: int = 0
     """How many of those have not ended."""
+    key: str | None = None
 
 
 class JobSource(Protocol):

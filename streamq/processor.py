@@ -53,14 +53,15 @@ class ActiveJob(Generic[T]):
         attempt: The number of this attempt, from 1.
         attempts: How many it may have.
         stalls: How often a worker died or froze while running it.
-        tags, headers: What it was added with.
+        tags, headers, key: What it was added with.
         children: How many children it has had; 0 for a job that waits for none, or has not added any yet.
         cancelled: Whether the handler is to end, since the job was cancelled or its time is up. An async handler is
             interrupted as well, by `CancelledError`, and a process killed; one that runs in a thread looks here.
     """
 
     __slots__ = (
-        "_control", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "name", "queue", "stalls",
+        "_control", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "key", "name",
+        "queue", "stalls",
         "tags",
     )  # fmt: skip
 
@@ -78,11 +79,13 @@ class ActiveJob(Generic[T]):
         tags: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
         children: int = 0,
+        key: str | None = None,
     ) -> None:
         self._control = control
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
         self.tags, self.headers, self.children = tags, headers or {}, children
+        self.key = key
         self.cancelled = False
 
     def __repr__(self) -> str:

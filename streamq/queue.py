@@ -2,7 +2,7 @@
 
 Opens a connection with the first call and keeps two for most users: one for commands, and one that waits for events
 while somebody awaits a result. Durable adds and each reader of events, logs or dead letters have one of their own.
-Never runs a job. What operators do is in `operations`, `bulk`, `listing`, `overview` and `dead_letters`.
+Never runs a job. What operators do is in `operations`, `fairness`, `bulk`, `listing`, `overview` and `dead_letters`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
 from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept
 from streamq.events import Endings, Event, EventReader, follow
+from streamq.fairness import Fairness
 from streamq.flows import Flows
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
@@ -64,6 +65,7 @@ class OptionFields(TypedDict, total=False):
     tags: tuple[str, ...]
     headers: Mapping[str, str] | None
     unique: Unique | None
+    key: str | None
 
 
 NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
@@ -94,7 +96,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return unended + self.completed + self.failed + self.cancelled
 
 
-class Queue(Operations, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules, Flows):
+class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules, Flows):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.

@@ -182,5 +182,6 @@ def _described(stored: StoredSchedule) -> tuple[str, Any, JobOptions]:
         tags=said.g,
         headers=said.h,
         unique=Unique.from_bond(bonds["u"]) if "u" in bonds else None,
+        key=said.k,
     )
     return envelope.name, codec.decode(bytes(envelope.data)), options

@@ -1,8 +1,11 @@
 -- @include lib/unique
 -- @include lib/family
--- What binds a job to others: a unique key (lib/unique), its family (lib/family). A bound job has a record, with its bonds in fields of their own.
--- `meta` says `bound` once a queue has had such a job; until then all of this costs one field that is read along.
--- The gates that a new job passes, in this order: it holds its unique key; its children have ended; its time has come.
+-- @include lib/parking
+-- What binds a job to others: a unique key (lib/unique), its family (lib/family), a key that says whom it is for (lib/places).
+-- A bound job has a record, with its bonds in fields of their own. `meta` says `bound` once a queue has had such a job; until
+-- then all of this costs one field that is read along.
+-- The gates that a new job passes, in this order: it holds its unique key; its children have ended; its time has come; its
+-- key has a place for it.
 
 local function is_bound(base)
   return redis.call('HGET', base .. ':meta', 'bound') == '1'
@@ -40,6 +43,9 @@ local function bind(base, cap, now, job, bonds)
   if bonds.f then
     join_family(base, job.id, bonds.f, fields)
   end
+  if bonds.k then
+    extend(fields, { 'ky', bonds.k })
+  end
   return nil, fields, parked
 end
 
@@ -60,6 +66,9 @@ local function unbind(base, now, cap, id, how, body, old)
   local going = { { base = base, id = id, how = how, body = body, old = old } }
   for _, job in ipairs(going) do
     release_unique(job.base, now, job.id, job.how)
+    if job.how ~= 'forgotten' then
+      release_key(job.base, job.id)
+    end
     extend(going, leave_family(job.base, now, cap, job.id, job.how, job.body))
     for _, old in ipairs(job.old or {}) do
       release_unique(job.base, now, old, 'forgotten')
@@ -73,6 +82,9 @@ local function unbind_all(base, now, cap, ids, how)
   if #ids > 0 and is_bound(base) then
     for _, id in ipairs(ids) do
       unbind(base, now, cap, id, how)
+    end
+    if settle_keys(base, now) then
+      wake_unless_paused(base)
     end
   end
 end

@@ -13,6 +13,8 @@ local function cancel_job(turn, id, job, reason, keep_count, keep_age_ms)
     if not job.record then
       extend(fields, { 'c', parts.t or turn.now_text })
     end
+  elseif job.record and job.record.s == 'p' then
+    leave(turn.base, job.record.ky, id, turn.in_place)
   else
     redis.call('ZREM', turn.base .. ':' .. job.state, id)
     redis.call('HDEL', job_key(turn, id), 'u')

@@ -1,3 +1,4 @@
+-- @include lib/key_claims
 -- claim: waiting -> active, lane by lane, oldest first.
 local HELD_JOBS = 20000 -- more than a worker can hold: what is not listed counts as lost
 
@@ -21,15 +22,16 @@ local function is_foreign(entry, number, parts, recorded)
   return not number or parts.j and (parts.j == '' or #parts.j > 256 or string.find(parts.j, '[^%w%p ]')) ~= nil
 end
 
--- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run.
-local function recall(turn, lane, entry, fields, known)
+-- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run. `starts`: it
+-- was claimed just now, and may have to step back.
+local function recall(turn, lane, entry, fields, known, starts)
   local parts = {}
   for at = 1, #fields, 2 do
     parts[fields[at]] = fields[at + 1]
   end
   local number = string.match(entry, '^(%d+)%-0$')
   local id = parts.j or number
-  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn')
+  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn', 'ky')
   if is_foreign(entry, number, parts, history[5]) then
     bury(turn, lane, entry, parts)
     return nil
@@ -39,6 +41,11 @@ local function recall(turn, lane, entry, fields, known)
     redis.call('XACK', lane_key(turn, lane), 'w', entry)
     redis.call('XDEL', lane_key(turn, lane), entry)
     fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
+    return nil
+  end
+  local book = starts and history[7] and book_of(turn.base, history[7])
+  if book and not may_start(turn, book) then
+    step_back(turn, book, lane, id, entry, parts.t)
     return nil
   end
   if turn.bound then
@@ -75,6 +82,23 @@ local function next_entries(turn, worker, lane, count)
   return entries
 end
 
+-- Adds those of a lane's entries that start to `good`.
+local function take(turn, lane, entries, good, known)
+  for _, item in ipairs(entries) do
+    local fields, id = item[2], nil
+    if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
+      id = string.match(item[1], '^(%d+)%-0$') -- a job without a record: its entry says it all
+    end
+    if not id then
+      id = recall(turn, lane, item[1], fields, known, true)
+    end
+    if id then
+      good[#good + 1] = item
+      tell(turn, 'active', id)
+    end
+  end
+end
+
 -- Returns {lane, entries, …}, what records add to them, and how many there are.
 local function claim(turn, worker, want)
   local claimed, known, count = {}, {}, 0
@@ -82,19 +106,18 @@ local function claim(turn, worker, want)
     if count >= want then
       break
     end
-    local good = {}
-    for _, item in ipairs(next_entries(turn, worker, lane, want - count)) do
-      local fields, id = item[2], nil
-      if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
-        id = string.match(item[1], '^(%d+)%-0$') -- a job without a record: its entry says it all
+    local good, asked = {}, want - count
+    local found = next_entries(turn, worker, lane, asked)
+    take(turn, lane, found, good, known)
+    -- Those that stepped back left room; and what no entry of the lane takes goes to the keys in turn.
+    while turn.bound and count + #good < want do
+      local short = want - count - #good
+      if #found < asked and top_up(turn, lane, short) == 0 then
+        break
       end
-      if not id then
-        id = recall(turn, lane, item[1], fields, known)
-      end
-      if id then
-        good[#good + 1] = item
-        tell(turn, 'active', id)
-      end
+      asked = short
+      found = read_lane(turn, worker, lane, asked, '>')
+      take(turn, lane, found, good, known)
     end
     if #good > 0 then
       extend(claimed, { lane, good })
@@ -103,6 +126,9 @@ local function claim(turn, worker, want)
   end
   if count < want then
     turn.spare = 0 -- all lanes were looked through to the end
+  end
+  if turn.bound then
+    note_key_starts(turn)
   end
   return claimed, known, count
 end

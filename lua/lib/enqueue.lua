@@ -1,7 +1,8 @@
 -- @include lib/bonds
 -- Adds jobs to their lanes or to `delayed`. `jobs` is flat, four per job: lane, start, job id, envelope.
 --   start: "0" now | "+MS" so many ms from now | "@MS" at that time; behind a "|" the job's bonds, if it has any: a msgpack
---   map of u (its unique key, see lib/unique) and f (its family, see below). job id: "" has one generated.
+--   map of u (its unique key, see lib/unique), k (its key, see lib/places) and f (its family, see below). job id: "" has one
+--   generated.
 --   f: t the add that it came with; p its parents, as the record's `fl` (see lib/family); n how many children it waits for,
 --   and then k, as `fk`; q the queue for which it is, if that is another one. Parents come before their children.
 -- Returns {first number, then for each job that was not added: its position (from 1) if its id was known already, or
@@ -10,7 +11,7 @@
 local PER_JOB = 4
 
 -- Adds a job that has bonds: its id, number, lane, start, envelope. That is in its record, so that it can be replaced in
--- place. Returns "added" | "delayed" with when it is due | else what is there instead of it.
+-- place. Returns "added" with whether it is parked | "delayed" with when it is due | else what is there instead of it.
 local function enqueue_bound(base, cap, now, job, bonds)
   redis.call('HSET', base .. ':meta', 'bound', 1)
   local instead, fields, parked = bind(base, cap, now, job, bonds)
@@ -28,7 +29,9 @@ local function enqueue_bound(base, cap, now, job, bonds)
     await_children(base, now, cap, job.id)
     return 'waiting_children'
   end
-  if start == '0' and not parked then
+  if start == '0' and not parked and bonds.k then
+    return 'added', not enter(base, now, bonds.k, job.id, job.lane, now, job.number .. '-0', fields)
+  elseif start == '0' and not parked then
     local entry = append(base, base .. ':lane:' .. job.lane, job.number .. '-0', 'j', job.id, 't', now)
     redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
     return 'added'
@@ -60,7 +63,7 @@ end
 local function enqueue(base, cap, now, jobs, from)
   local count = (#jobs - from + 1) / PER_JOB
   local first = redis.call('INCRBY', base .. ':id', count) - count + 1
-  local reply, added, delayed, earliest = { first }, {}, {}, nil
+  local reply, added, delayed, earliest, aside = { first }, {}, {}, nil, 0
   local lane_prefix, now_text = base .. ':lane:', string.format('%.0f', now) -- a number is converted anew at each call
   for i = 1, count do
     local at = from + (i - 1) * PER_JOB
@@ -90,6 +93,7 @@ local function enqueue(base, cap, now, jobs, from)
         local how, due = enqueue_bound(base, cap, now, job, bonds)
         if how == 'added' then
           added[#added + 1] = id
+          aside = aside + (due and 1 or 0)
         elseif how == 'delayed' then
           delayed[#delayed + 1] = id
           earliest = math.min(earliest or due, due)
@@ -115,7 +119,8 @@ local function enqueue(base, cap, now, jobs, from)
   publish(base, cap, 'added', added)
   publish(base, cap, 'delayed', delayed)
 
-  local wanted = #added > 0
+  local opened = settle_keys(base, now)
+  local wanted = #added > aside or opened
   if not wanted and earliest then
     -- Idle workers sleep until the earliest delayed job: tell one if that is sooner now.
     wanted = tonumber(redis.call('ZRANGE', base .. ':delayed', 0, 0, 'WITHSCORES')[2]) == earliest

@@ -11,12 +11,12 @@ local function read_record(base, id)
   return record
 end
 
--- Finds a job by its id: where it is, and what its record and its entry say.
+-- Finds a job by its id: where it is, and what its record and its entry say. One that is parked waits without an entry.
 -- Returns {state, lane, entry or nil, entry's parts or nil, its record as a table or nil}; nil if it is unknown.
 local function locate(base, id)
   local record = read_record(base, id)
   if record and record.s and record.s ~= 'q' then
-    local names = { d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
+    local names = { p = 'waiting', d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
     return { state = names[record.s], lane = record.p, record = record }
   end
   local entry = record and record.e

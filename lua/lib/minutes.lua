@@ -1,3 +1,4 @@
+-- @include lib/parked
 -- minutes: what happened minute by minute, for charts. `meta` counts the minute that runs; the first tick of a later one
 -- writes it down, with how many jobs waited or ran and were delayed at its end. It must never fail a tick.
 local MINUTES = 1440
@@ -6,7 +7,7 @@ local COUNTED = { completed = 'minute_c', failed = 'minute_f', retrying = 'minut
 local function close_minute(turn, minute)
   local meta = turn.base .. ':meta'
   local counts = redis.call('HMGET', meta, 'minute_c', 'minute_f', 'minute_r', 'minute_s')
-  local held = 0
+  local held = parked_jobs(turn.base)
   for lane = 1, 4 do
     held = held + redis.call('XLEN', lane_key(turn, lane))
   end

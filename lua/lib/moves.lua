@@ -33,6 +33,9 @@ local function delay(turn, lane, id, parts, delay_ms, fields)
   end
   redis.call('HSET', job_key(turn, id), unpack(fields))
   redis.call('ZADD', turn.base .. ':delayed', due, id)
+  if turn.bound then
+    rest_key(turn.base, id)
+  end
 end
 
 local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, fields)
@@ -54,7 +57,8 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   local key = job_key(turn, id)
   local envelope = parts.d or record_envelope(key) or ''
   local dead_key, cap = turn.base .. ':dead', turn.dead_cap
-  local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane)
+  local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane,
+    unpack(turn.bound and key_of_letter(turn.base, id) or {}))
   if keep_count > 0 then
     extend(fields, { 's', 'f', 'f', turn.now_text, 'x', err, 'p', lane, 'q', letter })
     if parts.d then

@@ -8,8 +8,12 @@ local function promote(turn)
     local id, since = found[at], found[at + 1]
     due[#due + 1] = id
     local key = job_key(turn, id)
-    local lane = redis.call('HGET', key, 'p')
-    if lane then
+    local lane, its_key = unpack(redis.call('HMGET', key, 'p', 'ky'))
+    if lane and its_key then
+      enter(turn.base, turn.now, its_key, id, lane, since, next_number(turn.base))
+      redis.call('HDEL', key, 'u')
+      tell(turn, 'promoted', id)
+    elseif lane then
       -- It waits since it was due, however late this is.
       local entry = append(turn.base, lane_key(turn, lane), next_number(turn.base), 'j', id, 't', since)
       redis.call('HSET', key, 's', 'q', 'e', entry)

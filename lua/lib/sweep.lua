@@ -1,3 +1,4 @@
+-- @include lib/key_claims
 -- sweep: active, its worker's lease lapsed -> waiting, or failed as poison, or cancelled as asked. Costs a dead worker's
 -- jobs, not all jobs.
 local SWEEP_JOBS, SWEEP_WORKERS, AUDIT_MS = 200, 10, 30000
@@ -39,6 +40,9 @@ local function audit(turn, audit_at, lease_ms, at_once)
   end
   redis.call('HSET', turn.base .. ':meta', 'audit_at', turn.now + AUDIT_MS)
   drop_void_requests(turn)
+  if turn.bound then
+    audit_keys(turn)
+  end
   for lane = 1, 4 do
     local consumers = redis.pcall('XINFO', 'CONSUMERS', lane_key(turn, lane), 'w')
     for _, consumer in ipairs(consumers.err and {} or consumers) do

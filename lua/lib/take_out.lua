@@ -10,7 +10,7 @@ local function take_out(base, now, cap, id, job)
     if job.state == 'active' then
       redis.call('HDEL', base .. ':cancels', job.entry)
     end
-  else
+  elseif job.state ~= 'waiting' then
     redis.call('ZREM', base .. ':' .. job.state, id)
   end
   if job.record and job.record.q then

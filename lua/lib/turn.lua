@@ -127,6 +127,9 @@ local function retain(turn)
 end
 
 local function let_go(turn)
+  if turn.bound and settle_keys(turn.base, turn.now) then
+    wake_unless_paused(turn.base)
+  end
   local doomed = turn.doomed
   for from = 1, #doomed, 1000 do
     redis.call('UNLINK', unpack(doomed, from, math.min(from + 999, #doomed)))

@@ -6,6 +6,7 @@
 -- @include lib/append
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/parking
 -- A unique key belongs to one job: `:unique:<key>` holds that job's id. The record's fields: uk the key; uw how long it is
 -- held: "p" until the job starts, "r" until it has ended, "k" while it is kept; ut for how many ms at most.
 -- `:next:<key>` is the job that gets the key when its holder has ended: it has a record, and stands in `delayed` behind
@@ -44,12 +45,16 @@ local function replace_job(base, cap, now, id, job, newer)
   local key, lane_key = base .. ':job:' .. id, base .. ':lane:' .. job.lane
   local due = newer.start ~= '0' and due_ms(newer.start, now)
   local fields = add_envelope({ 'p', newer.lane, 'a', 0, 'k', 0 }, newer.envelope)
+  local its_key, in_place = job.record and job.record.ky, job.entry and not job.parts.d or job.record and job.record.s == 'p'
   redis.call('HDEL', key, 'b', 'g', 'm', 'n', 'x', unpack(PIECE_FIELDS))
   if job.state == 'waiting_children' or job.state == 'delayed' and is_parked(base, id) then
     redis.call('HSET', key, 'u', due or now, unpack(fields)) -- that counts once its children have ended, or it has the key
-  elseif not due and job.entry and job.lane == newer.lane and not job.parts.d then
+  elseif not due and in_place and job.lane == newer.lane then
     redis.call('HSET', key, unpack(fields))
   else
+    if its_key then
+      leave(base, its_key, id)
+    end
     if job.entry then
       redis.call('XACK', lane_key, 'w', job.entry) -- it may be spare
       redis.call('XDEL', lane_key, job.entry)
@@ -58,10 +63,14 @@ local function replace_job(base, cap, now, id, job, newer)
       redis.call('HSET', key, 's', 'd', 'u', due, unpack(fields))
       redis.call('ZADD', base .. ':delayed', due, id)
     else
-      local entry = append(base, base .. ':lane:' .. newer.lane, newer.number .. '-0', 'j', id, 't', now)
       redis.call('ZREM', base .. ':delayed', id)
       redis.call('HDEL', key, 'u')
-      redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
+      if its_key then
+        enter(base, now, its_key, id, newer.lane, now, newer.number .. '-0', fields)
+      else
+        local entry = append(base, base .. ':lane:' .. newer.lane, newer.number .. '-0', 'j', id, 't', now)
+        redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))
+      end
     end
   end
   publish(base, cap, 'updated', { id })

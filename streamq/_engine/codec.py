@@ -37,6 +37,7 @@ class EnvelopeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     x: float | None = None
     g: tuple[str, ...] = ()
     h: dict[str, str] | None = None
+    k: str | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -187,7 +188,7 @@ def envelope_options(options: JobOptions) -> EnvelopeOptions | None:
     """Return what of `options` travels with the job; None if nothing does."""
     found = EnvelopeOptions(
         options.attempts, options.backoff, options.timeout_seconds, options.keep_completed, options.keep_failed,
-        options.expires_seconds, tuple(options.tags), dict(options.headers) if options.headers else None,
+        options.expires_seconds, tuple(options.tags), dict(options.headers) if options.headers else None, options.key,
     )  # fmt: skip
     return None if found == _NO_OPTIONS else found
 
@@ -197,7 +198,12 @@ _NO_OPTIONS = EnvelopeOptions()
 
 def bonds(options: JobOptions) -> dict[str, Any]:
     """Return what binds the job to others, as `lua/lib/enqueue.lua` takes it; mostly nothing."""
-    return {} if options.unique is None else {"u": options.unique.bond()}
+    found: dict[str, Any] = {}
+    if options.unique is not None:
+        found["u"] = options.unique.bond()
+    if options.key is not None:
+        found["k"] = options.key
+    return found
 
 
 def encode_error(error: JobError) -> bytes:

@@ -46,6 +46,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         parents=_parents(queue, record.get("fl")),
         children=stored.number("fn") or 0,
         open_children=stored.number("fo") or 0,
+        key=options.k if options is not None else None,
     )
 
 

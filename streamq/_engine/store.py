@@ -18,6 +18,7 @@ import hiredis
 
 from streamq._engine import keys, scripts
 from streamq._engine.flowing import FlowTransitions
+from streamq._engine.key_limits import KeyTransitions
 from streamq._engine.operators import UNCHANGED as UNCHANGED
 from streamq._engine.operators import OperatorTransitions
 from streamq._engine.scheduling import ScheduleTransitions
@@ -41,7 +42,7 @@ FULL, REFUSED = -4, -5
 """How `add` and `commit` begin a reply that says that the queue has no room, or that a unique key is held."""
 
 
-class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions):
+class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
     def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:

@@ -96,7 +96,7 @@ def run(task: Task, line: _Line) -> Ended:
         data = codec.typed_decoder(processor.data).decode(task.data)
         job = ActiveJob(
             _Control(line, task.max_payload), task.job_id, task.name, task.queue, data, attempt=task.attempt,
-            attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers,
+            attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers, key=task.key,
         )  # fmt: skip
         current_job.set(job)
         result = processor.handler(job)

@@ -27,6 +27,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     tags: tuple[str, ...]
     headers: dict[str, str]
     max_payload: int
+    key: str | None = None
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):

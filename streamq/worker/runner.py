@@ -130,6 +130,7 @@ class Runner:
             control, claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
+            key=options.k if options is not None else None,
         )  # fmt: skip
         attempt.job = job
         attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
@@ -261,7 +262,7 @@ class Runner:
         limit = self._settings.max_payload
         task = Task(
             processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
-            job.attempt, job.attempts, job.stalls, tuple(job.tags), dict(job.headers), limit,
+            job.attempt, job.attempts, job.stalls, tuple(job.tags), dict(job.headers), limit, job.key,
         )  # fmt: skip
 
         async def said(value: Said) -> None:
