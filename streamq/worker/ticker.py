@@ -239,7 +239,10 @@ class Ticker:
         self.last_tick_at = now
         self.first_tick.set()
         self._runner.clock_offset_ms = reply.now_ms - now * 1000
-        self._due_at = None if reply.next_ms < 0 else now + reply.next_ms / 1000
+        due_at = None if reply.next_ms < 0 else now + reply.next_ms / 1000
+        if want == 0 and self._due_at is not None:  # one that claims nothing is not told when limits allow the next
+            due_at = self._due_at if due_at is None else min(due_at, self._due_at)
+        self._due_at = due_at
         self._hungry = (want > 0 and len(reply.claimed) >= want) or reply.next_ms == 0
         self._holdings.limited = reply.limited
         self._runner.verdicts.bound = reply.bound
@@ -273,11 +276,9 @@ class Ticker:
             return
         now = time.monotonic()
         beat = min(LONGEST_PARK, self._settings.lease / 3)
-        until, due = now + beat, False
-        if self._due_at is not None and self._due_at <= until:
-            until, due = self._due_at, True
+        until = now + beat if self._due_at is None else min(self._due_at, now + beat)
         if self._pause_until > now:
-            until, due = self._pause_until, False
+            until = self._pause_until
         elif self._parked is None and room > 0 and not self._ticks and not self._list_held:
             self._park(room, beat)
         if self._holdings.ready:
@@ -293,18 +294,20 @@ class Ticker:
         await self._changed.wait()
         alarm.cancel()
         if rings and self._pause_until <= now and not self._ticks and not (self._parked and self._parked.done()):
-            await self._on_time(due)
+            await self._on_time()
 
-    async def _on_time(self, due: bool) -> None:
+    async def _on_time(self) -> None:
         """Something is due, or nothing has been heard for a beat."""
-        self._due_at = None
-        if self._parked is None:
-            self._start_tick(0, [])  # all slots are busy: still renew, sweep and promote
-        elif due:
+        due = self._due_at is not None and self._due_at <= time.monotonic()
+        if self._parked is not None and due:
+            self._due_at = None
             try:
                 await self._store.wake()
             except StoreError as error:
                 self._failed(error)
+        elif self._parked is None and self._holdings.room() <= 0:
+            self._due_at = None
+            self._start_tick(0, [])  # all slots are busy: still renew, sweep and promote
 
     def _park(self, want: int, block: float) -> None:
         want = min(want, self._settings.concurrency, TICK_JOBS)
