@@ -9,8 +9,9 @@ import pytest
 from tests.faults.figures import at_most, publish
 from tests.faults.load import busy, steady
 from tests.faults.scene import Scene, scaled
+from tests.faults.state import pending_of
 from tests.faults.storm import MANY, endings
-from tests.faults.workers import WorkerProcess, eventually
+from tests.faults.workers import WorkerProcess, eventually, stays
 
 LEASE = 1.0
 AT_ONCE = 4
@@ -51,6 +52,31 @@ async def test_workers_frozen_beyond_their_lease_end_nothing_a_second_time(scene
     assert not twice
     assert {job for _, job in told} == set(scene.accepted)
     scene.clean()
+
+
+async def test_a_fleet_that_stood_still_as_a_whole_repeats_nothing(scene: Scene) -> None:
+    """P2: the machine slept. The first to be thawed finds all leases lapsed, and takes nobody's jobs."""
+    workers = await scene.start(3, lease=2, concurrency=5)
+    await scene.add_many([("sleep", 7.0)] * 15)
+    await eventually(lambda: scene.starts() == 15, 10)
+    for worker in workers:
+        worker.freeze()
+    await eventually(lambda: scene.live_workers() == 0, 5, "all leases lapse")
+    first, *others = workers
+    first.thaw()
+    await eventually(lambda: re.search(f"-{first.pid}-", newest_lease(scene)), 5, "the first one renews its lease")
+    held = pending_of(scene.direct, scene.name)
+    await stays(lambda: pending_of(scene.direct, scene.name) == held == 15, 0.5, "nothing is taken from the others")
+    for worker in others:
+        worker.thaw()
+    await scene.idle(15)
+    scene.each_ran_once()
+    scene.clean()
+
+
+def newest_lease(scene: Scene) -> str:
+    """Return the worker whose lease ends last."""
+    return scene.direct.zrange(f"{scene.base}:workers", -1, -1)[0].decode()
 
 
 def leased(scene: Scene, workers: list[WorkerProcess]) -> bool:
