@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         durable_timeout: How long such an add waits for disk and replicas.
         threads: Threads for plain-function processors; None is the worker's concurrency.
         job_timeout: How long one attempt may take, where neither the job nor its processor says so; None has no limit.
+        dead_letter_queue: Where workers also add jobs that have failed for good; a queue on the same server.
         keep_completed, keep_failed: Which ended jobs to keep, where the job does not say so.
         keep_cancelled: Which cancelled jobs to keep: whoever cancels a job goes by his own settings.
     """
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     durable_timeout: float = 2.0
     threads: int | None = None
     job_timeout: float | None = None
+    dead_letter_queue: str | None = None
     keep_completed: Retention = KEEP_COMPLETED
     keep_failed: Retention = KEEP_FAILED
     keep_cancelled: Retention = KEEP_CANCELLED

@@ -31,6 +31,10 @@ class LetterReader:
             last = await self._store.command("XREVRANGE", self._key, "+", "-", "COUNT", 1)
             self._after = last[0][0].decode() if last else "0-0"
 
+    def go_to(self, letter: str) -> None:
+        """Read on behind this letter."""
+        self._after = letter
+
     async def read_on(self) -> list[StoredLetter]:
         """Wait for letters and return them; an empty list after some seconds without any. Waits through outages."""
         pause = FIRST_PAUSE

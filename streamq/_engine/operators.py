@@ -203,3 +203,14 @@ class OperatorTransitions:
         args: list[Arg] = [step.cursor or "-", step.bound, count, name, error_type, self.settings.events_cap]
         bound, cursor, gone = await self._repeat("purge_dead", args)
         return Step(bound.decode(), cursor.decode(), not cursor, [], gone)
+
+    async def forward(self, target_base: str, seen: str, upto: str, jobs: Sequence[tuple[str, int, bytes]]) -> str:
+        """Add jobs of dead letters (letter, lane, envelope) to another queue, if letters up to `seen` are forwarded.
+
+        Returns up to which letter all are forwarded now: `upto`, unless another call was there before.
+        """
+        args: list[Arg] = [target_base, self.settings.events_cap, seen, upto]
+        for job in jobs:
+            args.extend(job)
+        at, _ = await self._repeat("forward", args)
+        return str(at.decode())

@@ -23,10 +23,12 @@ from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, StoreError
+from streamq.job import queue_name
 from streamq.observer import NOBODY, ErrorHandler, Observer, careful
 from streamq.policy import RateLimit, whole
 from streamq.processor import Processors, as_processors
 from streamq.settings import Settings
+from streamq.worker.forwarder import Forwarder
 from streamq.worker.lease import LeaseThread
 from streamq.worker.runner import Runner
 from streamq.worker.scheduler import Scheduler
@@ -42,9 +44,10 @@ log = logging.getLogger("streamq.worker")
 class Worker:
     """Runs the jobs of `queue` with `processors`: a registry, a mapping of names to functions, or one function for all.
 
-    `concurrency` is how many jobs run at once. `on_error` is told of trouble that is no job's (Redis is away, a loop of
-    the worker's own failed); it is logged all the same, and the worker goes on. Belongs to one event loop; use
-    `await worker.run()`, or `async with worker:` to have it run beside your code.
+    `concurrency` is how many jobs run at once. With `dead_letter_queue`, jobs that fail for good are also added to that
+    queue (on the same server), with headers that say where from and why. `on_error` is told of trouble that is no job's
+    (Redis is away, a loop of the worker's own failed); it is logged all the same, and the worker goes on. Belongs to
+    one event loop; use `await worker.run()`, or `async with worker:` to have it run beside your code.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Worker:
         redis: str | Redis | None = None,
         concurrency: int | None = None,
         limiter: RateLimit | None = None,
+        dead_letter_queue: str | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,
         on_error: ErrorHandler | None = None,
@@ -79,6 +83,10 @@ class Worker:
             self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings, self._interrupt
         )
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
+        dead = settings.dead_letter_queue if dead_letter_queue is None else dead_letter_queue
+        if dead is not None and queue_name(dead) == self.queue:
+            raise InvalidInput(f"the dead-letter queue of {self.queue} must be another queue")
+        self._forwarder = None if dead is None else Forwarder(self._store, lambda: Wire(self._endpoint), dead)
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
         self._ticker.hand_schedules = self._scheduler.hand
         self._grace = settings.grace
@@ -162,13 +170,17 @@ class Worker:
         beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
         on_error = self._store.on_error
         ticking = asyncio.create_task(
-            supervise(f"the ticker of queue {self.queue}", self._ticker.run, on_error),
+            supervise(f"the ticker of queue {self.queue}", self._tick, on_error),
             name="streamq-ticker",
         )
         firing = asyncio.create_task(
             supervise(f"the scheduler of queue {self.queue}", self._scheduler.run, on_error),
             name="streamq-scheduler",
         )
+        roles = [ticking, firing, beats]
+        if self._forwarder is not None:
+            forwarding = supervise(f"the forwarder of queue {self.queue}", self._forwarder.run, on_error)
+            roles.append(asyncio.create_task(forwarding, name="streamq-forwarder"))
         try:
             try:
                 await self._stop.wait()
@@ -184,7 +196,7 @@ class Worker:
             with contextlib.suppress(StoreError):
                 await self._store.wake()  # this worker may have been the only one to know when something is due
         finally:
-            for task in (ticking, firing, beats):
+            for task in roles:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
@@ -192,6 +204,17 @@ class Worker:
             self._runner.close()
             await asyncio.gather(self._wire.close(), self._parked_wire.close())
             log.info("worker %s has stopped", self.id)
+
+    async def _tick(self) -> None:
+        """Tick from the moment on at which no dead letter is missed, or the worker is to stop."""
+        if self._forwarder is not None and not self._forwarder.begun.is_set():
+            waits = [asyncio.create_task(event.wait()) for event in (self._forwarder.begun, self._stop)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        await self._ticker.run()
 
     async def ready(self) -> None:
         """Wait until its first tick has succeeded."""
