@@ -28,7 +28,8 @@
 --           {lane, entries, …} claimed,
 --           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, …} of those with a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
---           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire}}
+--           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire},
+--           how many of the jobs taken back were failed as poison}
 -- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
 --          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
 -- @include lib/clock
@@ -119,4 +120,4 @@ for _, key in ipairs(clocks) do
   end
 end
 local limited = ((meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0) + (turn.bound and 2 or 0)
-return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due }
+return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due, turn.poisoned or 0 }

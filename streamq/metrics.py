@@ -62,6 +62,7 @@ class Metrics(Observer):
         self._ended = counter("attempts", "Attempts that ended, by how.", "processor", "outcome")
         self._stale = counter("stale_outcomes", "Outcomes refused because the lease had moved on.")
         self._taken_back = counter("jobs_taken_back", "Jobs taken back from workers whose lease had lapsed.")
+        self._poisoned = counter("jobs_poisoned", "Jobs failed because they took too many workers down.")
         self._threads_left = counter("threads_left", "Threads left to handlers whose time was up.", "processor")
         self._run = histogram("job_run_seconds", "How long attempts ran.", RUN_BUCKETS, "processor")
         self._wait = histogram("job_wait_seconds", "From when a job could start to when it did.", WAIT_BUCKETS)
@@ -114,6 +115,9 @@ class Metrics(Observer):
     def taken_back(self, queue: str, jobs: int) -> None:
         self._taken_back.labels(queue).inc(jobs)
 
+    def poisoned(self, queue: str, jobs: int) -> None:
+        self._poisoned.labels(queue).inc(jobs)
+
     def thread_left(self, queue: str, processor: str) -> None:
         self._threads_left.labels(queue, processor).inc()
 
@@ -135,7 +139,7 @@ class Metrics(Observer):
         """Start its counters at 0: the rise from nothing to 1 is none that Prometheus could see."""
         queue = worker.queue
         self._connects[worker] = 0
-        for counter in (self._claimed, self._stale, self._taken_back, self._reloads):
+        for counter in (self._claimed, self._stale, self._taken_back, self._poisoned, self._reloads):
             counter.labels(queue)
         self._errors.labels(queue, "tick")
         for processor in worker.processors:

@@ -72,6 +72,9 @@ class Observer:
     def taken_back(self, queue: str, jobs: int) -> None:
         """This worker's tick took jobs back from workers whose lease had lapsed."""
 
+    def poisoned(self, queue: str, jobs: int) -> None:
+        """Of the jobs that this worker's tick took back, so many were failed: they had taken too many workers down."""
+
     def thread_left(self, queue: str, processor: str) -> None:
         """A handler's time is up, and its thread, which nothing can stop, was left to itself; its slot is free."""
 
@@ -136,6 +139,10 @@ class _Together(Observer):
     def taken_back(self, queue: str, jobs: int) -> None:
         for one in self._all:
             tell(one, one.taken_back, queue, jobs)
+
+    def poisoned(self, queue: str, jobs: int) -> None:
+        for one in self._all:
+            tell(one, one.poisoned, queue, jobs)
 
     def thread_left(self, queue: str, processor: str) -> None:
         for one in self._all:

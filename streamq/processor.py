@@ -60,9 +60,8 @@ class ActiveJob(Generic[T]):
     """
 
     __slots__ = (
-        "_control", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "key", "name",
-        "queue", "stalls",
-        "tags",
+        "_control", "_processor", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "key",
+        "name", "queue", "stalls", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -80,8 +79,9 @@ class ActiveJob(Generic[T]):
         headers: Mapping[str, str] | None = None,
         children: int = 0,
         key: str | None = None,
+        processor: str = "",
     ) -> None:
-        self._control = control
+        self._control, self._processor = control, processor
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
         self.tags, self.headers, self.children = tags, headers or {}, children
@@ -93,8 +93,13 @@ class ActiveJob(Generic[T]):
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger named after the job's name."""
-        return logging.getLogger(f"streamq.job.{self.name}")
+        """A logger named after the processor, `streamq.job` where it takes any name.
+
+        Never after the job: what producers make up must not pile up in the process, which keeps each logger for good.
+        """
+        return logging.getLogger(
+            "streamq.job" if self._processor in ("", ANY_NAME) else f"streamq.job.{self._processor}"
+        )
 
     @property
     def attempts_made(self) -> int:

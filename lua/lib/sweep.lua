@@ -80,6 +80,7 @@ local function sweep_job(turn, lane, entry, max_stalls)
     forget_request(turn.base, entry)
     cancel(turn, lane, id, parts, asked[3], asked[4], asked[5], fields)
   elseif stalls >= max_stalls then
+    turn.poisoned = (turn.poisoned or 0) + 1
     local err = cmsgpack.pack({ 'WorkerLost', 'its worker was lost ' .. stalls .. ' times while running it', '' })
     fail(turn, lane, id, parts, err, POISON_KEEP, POISON_AGE_MS, fields)
   else

@@ -150,16 +150,17 @@ class TickReply(NamedTuple):
     limited: bool
     bound: bool
     schedules: list[str]
+    poisoned: int
 
     @classmethod
     def read(cls, reply: list[Any]) -> TickReply:
         """Read the reply of `tick`."""
-        now_ms, next_ms, stale, claimed, records, held, requeued, promoted, limited, due = reply
+        now_ms, next_ms, stale, claimed, records, held, requeued, promoted, limited, due, poisoned = reply
         known = {records[at]: records[at + 1 : at + 8] for at in range(0, len(records), 8)} if records else {}
         claims, holds = _claims(claimed, known), _claims(held, known)
         schedules = [schedule_id.decode() for schedule_id in due]
         flags = bool(limited & 1), bool(limited & 2)
-        return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, *flags, schedules)
+        return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, *flags, schedules, poisoned)
 
 
 def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:

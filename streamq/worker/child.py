@@ -97,6 +97,7 @@ def run(task: Task, line: _Line) -> Ended:
         job = ActiveJob(
             _Control(line, task.max_payload), task.job_id, task.name, task.queue, data, attempt=task.attempt,
             attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers, key=task.key,
+            processor=processor.name,
         )  # fmt: skip
         current_job.set(job)
         result = processor.handler(job)

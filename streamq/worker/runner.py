@@ -130,7 +130,7 @@ class Runner:
             control, claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
-            key=options.k if options is not None else None,
+            key=options.k if options is not None else None, processor=processor.name,
         )  # fmt: skip
         attempt.job = job
         attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))

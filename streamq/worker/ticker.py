@@ -250,6 +250,12 @@ class Ticker:
             observer = self._store.observer
             tell(observer, observer.taken_back, self._store.queue, reply.requeued)
             log.warning("queue %s: %d jobs of lost workers taken back", self._store.queue, reply.requeued)
+        if reply.poisoned:
+            observer = self._store.observer
+            tell(observer, observer.poisoned, self._store.queue, reply.poisoned)
+            log.error(
+                "queue %s: %d jobs failed as poison: workers were lost with them", self._store.queue, reply.poisoned
+            )
         if NOT_SETTLED in reply.stale and self._holdings.mine:
             self._list_held = True
         for attempt in (*self._holdings.take(reply.claimed), *self._holdings.take(reply.held)):

@@ -106,6 +106,21 @@ async def test_jobs_of_a_worker_that_was_killed_are_counted_as_taken_back(
     worker = start()
     await job.result(PATIENCE)
     assert (await worker.scrape()).value("streamq_jobs_taken_back_total", queue="m") == 1
+    assert (await worker.scrape()).value("streamq_jobs_poisoned_total", queue="m") == 0
+
+
+async def test_a_job_that_took_its_worker_down_too_often_is_counted_as_poison(queue: Queue, start: Start) -> None:
+    for _ in range(2):
+        lost = start(STREAMQ_MAX_STALLS="2")
+        await lost.serves()
+        job = await queue.add("waits", "never", job_id="poison")
+        await lost.shows("streamq_jobs_running", 1, queue="m")
+        lost.process.kill()
+    worker = start(STREAMQ_MAX_STALLS="2")
+    with pytest.raises(JobFailed, match="WorkerLost"):
+        await job.result(PATIENCE)
+    await worker.serves()
+    await worker.shows("streamq_jobs_poisoned_total", 1, queue="m")
 
 
 async def test_a_job_handed_back_by_a_stop_is_counted(queue: Queue, start: Start, tmp_path: Path) -> None:

@@ -57,9 +57,11 @@ async def test_a_job_that_took_down_max_stalls_workers_fails_and_says_so(bench: 
     for turn in range(3):
         await bench.tick(f"w{turn}", 1, max_stalls=3)
         if turn:
-            await bench.tick(f"w{turn}", marks=["poison"])
+            assert (await bench.tick(f"w{turn}", marks=["poison"])).poisoned == 0
         bench.lapse(f"w{turn}")
-    await bench.tick("ann", max_stalls=3)
+    found = await bench.tick("ann", max_stalls=3)
+    assert (found.requeued, found.poisoned) == (1, 1)
+    assert (await bench.tick("ann", max_stalls=3)).poisoned == 0
     record = bench.record("poison")
     assert (record["s"], record["k"]) == (b"f", b"3")
     error = codec.decode_error(record["x"])

@@ -41,6 +41,7 @@ def tell_everything(metrics: Metrics) -> None:
     metrics.ended("q", "send", "done", 0.2, 0.1, 1)
     metrics.stale("q")
     metrics.taken_back("q", 7)
+    metrics.poisoned("q", 2)
     metrics.thread_left("q", "send")
     metrics.scripts_reloaded("q")
     metrics.read(FakeWorker())
@@ -80,6 +81,7 @@ def test_what_is_told_can_be_read(registry: CollectorRegistry, metrics: Metrics)
         ("streamq_attempts_total", (("outcome", "done"), ("processor", "send"))): 2,
         ("streamq_stale_outcomes_total", ()): 2,
         ("streamq_jobs_taken_back_total", ()): 14,
+        ("streamq_jobs_poisoned_total", ()): 4,
         ("streamq_threads_left_total", (("processor", "send"),)): 2,
         ("streamq_job_run_seconds_sum", (("processor", "send"),)): 0.4,
         ("streamq_job_wait_seconds_bucket", (("le", "0.05"),)): 0,

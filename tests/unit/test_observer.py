@@ -18,6 +18,7 @@ TOLD: dict[str, tuple[Any, ...]] = {
     "ended": ("q", "send", "done", 0.1, 0.2, 1),
     "stale": ("q",),
     "taken_back": ("q", 3),
+    "poisoned": ("q", 1),
     "thread_left": ("q", "send"),
     "scripts_reloaded": ("q",),
 }

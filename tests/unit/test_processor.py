@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -125,10 +126,21 @@ def test_a_worker_takes_a_registry_a_mapping_or_one_function() -> None:
 
 
 def test_a_running_job_knows_which_attempt_it_is() -> None:
-    job: ActiveJob[int] = ActiveJob(None, "17", "report", "reports", 5, attempt=2, attempts=3, stalls=1)  # type: ignore[arg-type]
+    job: ActiveJob[int] = ActiveJob(
+        None, "17", "report", "reports", 5, attempt=2, attempts=3, stalls=1, processor="report"
+    )  # type: ignore[arg-type]
     assert (job.attempt, job.attempts, job.attempts_made, job.stalls, job.data) == (2, 3, 1, 1, 5)
     assert job.logger.name == "streamq.job.report"
     assert repr(job) == "<ActiveJob reports/17 report attempt 2>"
+
+
+def test_names_that_producers_make_up_make_no_loggers() -> None:
+    names = {
+        ActiveJob(None, "17", f"made-up-{n}", "reports", 5, attempt=1, attempts=1, stalls=0, processor="*").logger.name  # type: ignore[arg-type]
+        for n in range(100)
+    }
+    assert names == {"streamq.job"}
+    assert not [name for name in logging.root.manager.loggerDict if "made-up" in name]
 
 
 def test_an_object_whose_call_is_async_runs_on_the_loop() -> None:

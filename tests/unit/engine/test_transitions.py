@@ -31,13 +31,14 @@ def test_ids_are_given_by_the_server_unless_the_caller_has_one() -> None:
 
 
 def reply(claimed: list[object], known: list[object], held: list[object] | None = None) -> TickReply:
-    return TickReply.read([1_000, -1, [1], claimed, known, held or [], 2, 3, 1, [b"daily"]])
+    return TickReply.read([1_000, -1, [1], claimed, known, held or [], 2, 3, 1, [b"daily"], 1])
 
 
 def test_a_claim_without_a_record_is_its_entry() -> None:
     found = reply([2, [[b"17-0", [b"d", b"body", b"t", b"999"]]]], [])
     assert (found.now_ms, found.next_ms, found.stale) == (1_000, -1, [1])
     assert (found.requeued, found.promoted, found.limited, found.schedules) == (2, 3, True, ["daily"])
+    assert found.poisoned == 1
     (claim,) = found.claimed
     assert (claim.lane, claim.entry, claim.job_id, claim.envelope, claim.since_ms) == (2, "17-0", "17", b"body", 999)
     assert (claim.attempts_made, claim.stalls, claim.interruptions, claim.releases) == (0, 0, 0, 0)
