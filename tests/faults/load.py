@@ -25,21 +25,20 @@ async def steady(scene: Scene, make: MakeJobs, *, waiting: int = 60, **options: 
     async with Queue(scene.name, settings=settings, defaults=defaults) as queue:
 
         async def feed() -> None:
-            while True:
+            while not over.is_set():
                 counts = counts_of(scene.direct, scene.name)
                 short = waiting - (counts["in_lanes"] - counts["pending"])
                 if short > 0:
                     await scene.add_many(make(short), via=queue)
                 await asyncio.sleep(0.05)
 
+        over = asyncio.Event()
         feeding = asyncio.create_task(feed())
         try:
             yield
         finally:
-            feeding.cancel()
-            await asyncio.wait((feeding,))
-            if not feeding.cancelled():
-                feeding.result()
+            over.set()  # not cancelled: what is on its way has to be noted
+            await feeding
 
 
 def held_by(scene: Scene, worker: WorkerProcess) -> int:
