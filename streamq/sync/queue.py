@@ -9,9 +9,11 @@ from collections.abc import Generator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Unpack
 
+from streamq._engine.operators import UNCHANGED, Unchanged
 from streamq.bulk import Progress
 from streamq.dead_letters import DeadHandler, DeadLetter, LetterPage, Redriven
 from streamq.events import Event
+from streamq.fairness import KeyList, KeySnapshot
 from streamq.flow import ChildEnd, FlowJob, FlowNode
 from streamq.job import JobOptions, JobSnapshot, JobState
 from streamq.listing import JobPage
@@ -249,6 +251,42 @@ class Queue(QueueFacade):
             StoreRefused: Others kept changing it meanwhile. Nothing was changed.
         """
         self._run(lambda queue: queue.update_data(job_id, data))
+
+    def limit_key(
+        self,
+        key: str | None = None,
+        *,
+        concurrency: int | Unchanged | None = UNCHANGED,
+        rate: RateLimit | Unchanged | None = UNCHANGED,
+        weight: int | Unchanged | None = UNCHANGED,
+    ) -> None:
+        """Set how many jobs of a key may run at once, how many may start in a window, and how much it weighs.
+
+        Without `key` this holds for every key that has none of its own. What is not given stays as it is; None lifts
+        it, so that what is set for all keys holds, or nothing. `concurrency=1` keeps the order: each job of the key
+        ends, its retries included, before the next one starts. A key of weight 3 gets three times as much as one of
+        weight 1 (the default) where both have jobs waiting. Limits hold over all workers, from the next tick on.
+
+        Raises:
+            InvalidInput: A value makes no sense; nothing was sent.
+        """
+        self._run(lambda queue: queue.limit_key(key, concurrency=concurrency, rate=rate, weight=weight))
+
+    def pause_key(self, key: str) -> None:
+        """Let no worker start another job of this key. Running jobs go on. Survives restarts."""
+        self._run(lambda queue: queue.pause_key(key))
+
+    def resume_key(self, key: str) -> None:
+        """Undo `pause_key`."""
+        self._run(lambda queue: queue.resume_key(key))
+
+    def keys(self, limit: int = 100, skip: int = 0) -> KeyList:
+        """Return keys that have jobs waiting or running, or limits of their own: those with most jobs first."""
+        return self._run(lambda queue: queue.keys(limit, skip))
+
+    def get_key(self, key: str) -> KeySnapshot:
+        """Return one key, whether or not it is known."""
+        return self._run(lambda queue: queue.get_key(key))
 
     def clean(
         self,
