@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.ledger import Line
@@ -79,13 +79,44 @@ class Verdict:
     @property
     def overlapping(self) -> list[tuple[Run, Run]]:
         """Pairs of runs of one job that were under way at the same time."""
+        return self.overlapping_by(lambda job: job)
+
+    def overlapping_by(self, key_of: Callable[[str], str | None]) -> list[tuple[Run, Run]]:
+        """Return the pairs of runs of jobs of one key that were under way at the same time; None is no key."""
+        by_key: defaultdict[str, list[Run]] = defaultdict(list)
+        for job, runs in self.runs.items():
+            if (key := key_of(job)) is not None:
+                by_key[key] += runs
         found = []
-        for runs in self.runs.values():
+        for runs in by_key.values():
             open_runs: list[Run] = []
-            for run in runs:
+            for run in sorted(runs, key=lambda run: run.start):
                 open_runs = [earlier for earlier in open_runs if earlier.end > run.start]
                 found += [(earlier, run) for earlier in open_runs]
                 open_runs.append(run)
+        return found
+
+    def too_soon(self, parent_of: Callable[[str], str | None]) -> set[str]:
+        """Return the parents that started before each of their children had come to an end once."""
+        ended: dict[str, float] = {}
+        for job, runs in self.runs.items():
+            if (parent := parent_of(job)) is not None:
+                first = min((run.end for run in runs if run.outcome), default=math.inf)
+                ended[parent] = max(ended.get(parent, -math.inf), first)
+        return {parent for parent, at in ended.items() if parent in self.runs and self.runs[parent][0].start < at}
+
+    def recoveries(self, outages: Sequence[Window] = ()) -> list[float]:
+        """Return how long each run that was killed waited for its job's next start.
+
+        Counted from its process's death, or from the end of an outage of the server that was on meanwhile.
+        """
+        found = []
+        for runs in self.runs.values():
+            for run in runs:
+                again = min((other.start for other in runs if other.start > run.end), default=math.inf)
+                if not run.outcome and run.end < again < math.inf:
+                    returns = [until for since, until in outages if since < again and until > run.end]
+                    found.append(again - max(run.end, *returns, -math.inf))
         return found
 
     @property

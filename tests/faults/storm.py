@@ -6,7 +6,6 @@ Judged from outside: by the ledger, which knows what was accepted and run, and b
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import random
 import subprocess
@@ -196,12 +195,15 @@ class Storm:
         notes = Counter(line.outcome for line in lines if line.kind == "note")
         found.unsure, found.held_back = notes["unsure"], notes["held back"]
         found.lost, found.unfinished, found.overlapping = verdict.lost, verdict.unfinished, verdict.overlapping
-        found.early, found.of_one_key = verdict.early, of_one_key(verdict)
+        found.early = verdict.early
+        found.of_one_key = verdict.overlapping_by(lambda job: job[len(UNIQUE)] if job.startswith(UNIQUE) else None)
         found.children = sum(job.startswith(CHILD) for job in verdict.accepted)
-        found.before_their_children = before_their_children(verdict)
+        found.before_their_children = verdict.too_soon(
+            lambda job: job.split("-", 2)[2] if job.startswith(CHILD) else None
+        )
         found.unexplained = verdict.duplicates_without_a_death
         found.repeated_by_kills = len(verdict.duplicates) - len(found.unexplained)
-        found.recoveries = recoveries(verdict, found.outages)
+        found.recoveries = verdict.recoveries(found.outages)
         assert len(verdict.unknown) <= found.unsure, sorted(verdict.unknown)[:10]
         found.wrong_ends = self._wrong_ends(verdict)
         by_queue = {LIMITED: {job for job in verdict.accepted if job.startswith("limited-")}}
@@ -227,27 +229,6 @@ class Storm:
         return wrong
 
 
-def of_one_key(verdict: Verdict) -> list[tuple[Run, Run]]:
-    """Return the pairs of runs, of any jobs, that one unique key should have kept apart."""
-    by_key: dict[str, list[Run]] = {}
-    for job, runs in verdict.runs.items():
-        if job.startswith(UNIQUE):
-            by_key.setdefault(job[len(UNIQUE)], []).extend(runs)
-    merged = Verdict(set(), {key: sorted(runs, key=lambda run: run.start) for key, runs in by_key.items()})
-    return merged.overlapping
-
-
-def before_their_children(verdict: Verdict) -> set[str]:
-    """Return the parents that started before each of their children had come to an end once."""
-    ended: dict[str, float] = {}
-    for job, runs in verdict.runs.items():
-        if job.startswith(CHILD):
-            parent = job.split("-", 2)[2]
-            first = min((run.end for run in runs if run.outcome), default=math.inf)
-            ended[parent] = max(ended.get(parent, 0.0), first)
-    return {parent for parent, at in ended.items() if parent in verdict.runs and verdict.runs[parent][0].start < at}
-
-
 def clock_of(clocks: tuple[str, ...], number: int) -> dict[str, str]:
     """Return the environment that sets the clock of one process."""
     return faketime(clocks[number]) if number < len(clocks) else {}
@@ -264,19 +245,4 @@ def endings(client: Any, queue: str) -> Counter[tuple[str, str]]:
             for kind in fields.keys() & TERMINAL:
                 found.update((kind.decode(), job) for job in fields[kind].decode().split("\0"))
         after = "(" + entries[-1][0].decode()
-    return found
-
-
-def recoveries(verdict: Verdict, outages: list[Window]) -> list[float]:
-    """Return how long each run that was killed waited for its next start.
-
-    Counted from its worker's death, or from the server's return if that was away meanwhile: leases may begin anew then.
-    """
-    found = []
-    for runs in verdict.runs.values():
-        for run in runs:
-            again = min((other.start for other in runs if other.start > run.end), default=math.inf)
-            if not run.outcome and run.end < again < math.inf:
-                returns = [until for since, until in outages if since < again and until > run.end]
-                found.append(again - max(run.end, *returns, -math.inf))
     return found

@@ -93,6 +93,42 @@ def test_only_the_death_of_its_own_worker_between_the_two_runs_excuses_a_duplica
     assert len(check(killed_after).duplicates_without_a_death) == 1
 
 
+def test_runs_of_different_jobs_of_one_key_overlap_where_the_key_should_keep_them_apart() -> None:
+    at_once = [line("start", 0, "k-a"), line("start", 1, "k-b"), line("end", 2, "k-a"), line("end", 3, "k-b")]
+    alone = [line("start", 0.5, "other"), line("end", 2, "other")]
+    verdict = check([*at_once, *alone])
+    assert not verdict.overlapping
+    assert [(one.job, two.job) for one, two in verdict.overlapping_by(lambda job: job[0] if "-" in job else None)] == [
+        ("k-a", "k-b")
+    ]
+    in_a_row = check([*clean_run("k-a", 0), *clean_run("k-b", 2)])
+    assert not in_a_row.overlapping_by(lambda job: job[0])
+
+
+def test_a_parent_that_starts_before_all_its_children_have_ended_is_too_soon() -> None:
+    def parent_of(job: str) -> str | None:
+        return None if job == "parent" else "parent"
+
+    children = [*clean_run("one", 0), *clean_run("two", 3)]
+    assert check([*children, *clean_run("parent", 5)]).too_soon(parent_of) == set()
+    assert check([*children, *clean_run("parent", 3.5)]).too_soon(parent_of) == {"parent"}
+    never_ended = [*clean_run("one", 0), line("start", 1, "two"), *clean_run("parent", 5)]
+    assert check(never_ended).too_soon(parent_of) == {"parent"}
+
+
+def test_a_recovery_is_counted_from_the_death_or_from_the_end_of_an_outage() -> None:
+    lines = [line("start", 0), line("killed", 1, ""), line("start", 6, pid=11), line("end", 7, pid=11)]
+    assert check([*lines, *clean_run("b", 0, pid=12)]).recoveries() == [5]
+    assert check(lines).recoveries([(0.5, 4)]) == [2]
+    assert check(lines).recoveries([(0.1, 0.9), (8, 9)]) == [5]
+    assert check(lines[:2]).recoveries() == []
+
+
+def test_the_judge_knows_nothing_of_streamq() -> None:
+    code = "import sys, tests.faults.checker; sys.exit('streamq' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_job_that_starts_before_it_is_due_is_early() -> None:
     def accepted(job: str, due: float) -> Line:
         return Line("accepted", 0, 9, job, more={"due": due})
