@@ -114,7 +114,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
                         f"{what}, {size:,} waiting", us, "µs", raw=first.setdefault(what, us),
                         ratio=us / first[what], most=1.5 if size > sizes[0] else None,
                     )  # fmt: skip
-        for workers in (1, 2, 4, 8, 16):
+        for workers in (1, 2, 4, 8, 16) + ((64,) if options.huge else ()):
             rates = [
                 (await drain(fresh, options.jobs, workers=workers, concurrency=20))["rate"] for _ in range(options.reps)
             ]
@@ -134,5 +134,5 @@ if __name__ == "__main__":
     parser = harness.parser(__doc__)
     parser.set_defaults(reps=3)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--huge", action="store_true", help="also 10,000,000 waiting jobs and 1,000 queues")
+    parser.add_argument("--huge", action="store_true", help="also 10,000,000 waiting jobs, 64 workers and 1,000 queues")
     harness.main(measure, parser.parse_args())

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import drain, enqueue, growth, harness, latency, memory, options, plots, script_time, waits
+from benchmarks import drain, enqueue, growth, harness, idle, latency, memory, options, plots, script_time, waits
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
@@ -28,6 +28,7 @@ QUESTIONS: dict[str, tuple[Measure, dict[str, Any]]] = {
     "enqueue": (enqueue.measure, {"jobs": 50_000, "size": harness.PAYLOAD}),
     "drain": (drain.measure, {"jobs": 40_000, "all": True}),
     "latency": (latency.measure, {"jobs": 300}),
+    "idle": (idle.measure, {"seconds": 15.0}),
     "script_time": (script_time.measure, {}),
     "waits": (waits.measure, {}),
     "options": (options.measure, {"jobs": 20_000}),
