@@ -33,6 +33,21 @@ async def sleep(job: ActiveJob[Any]) -> None:
     tally.count()
 
 
+def spin(rounds: int) -> int:
+    """Keep a core busy: some milliseconds for 100,000 rounds."""
+    total = 0
+    for number in range(rounds):
+        total += number * number % 7
+    return total
+
+
+@processors.register("spin", run_in="process")
+def spin_in_a_process(job: ActiveJob[Any]) -> None:
+    """Do what needs a core of its own."""
+    spin(job.data["number"])
+    tally.count()
+
+
 @processors.register("stamp")
 async def stamp(job: ActiveJob[Any]) -> None:
     """Report the seconds since the job's producer read the monotonic clock, which all processes of a machine share."""

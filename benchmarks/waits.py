@@ -1,22 +1,29 @@
-"""What do jobs that wait cost: for a service, for their time, for another attempt?
+"""What do jobs cost that wait or compute: for a service, for a core, for their time, for another attempt?
 
-I/O-bound: jobs that sleep 10 ms, so that `concurrency` x 100 a second is the limit. Lateness: from the moment a delayed
-job is due to its handler's start. Retry storm: every job fails once, and goes the whole way round.
+I/O-bound: jobs that sleep 10 ms, so that `concurrency` x 100 a second is the limit. CPU-bound: jobs of some
+milliseconds in processes, one for each core, beside `concurrent.futures` with as many. Lateness: from the moment a
+delayed job is due to its handler's start. Retry storm: every job fails once, and goes the whole way round.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks import harness, tally
 from benchmarks.drain import drain
+from benchmarks.jobs import spin
 from benchmarks.server import Server
 from streamq import Backoff, JobOptions, Queue
 
+CORES = os.cpu_count() or 1
+ROUNDS, SPINS = 100_000, 400
 AHEAD = 1.5
 """Seconds from adding the delayed jobs to the first one's time: the adding must be over by then."""
 
@@ -37,6 +44,29 @@ async def lateness(server: Server, jobs: int, spread: float) -> list[float]:
 
         await harness.until(started, AHEAD + spread + 30, f"{jobs} delayed jobs")
         return [late * 1000 for late in tally.samples(server.folder)]
+
+
+async def spins(server: Server, jobs: int) -> float:
+    """Return the jobs per second that compute, in as many processes as there are cores."""
+    server.empty()
+    async with Queue(harness.QUEUE, server.url) as queue:
+        data = {"number": ROUNDS}
+        await queue.add_many([("spin", data)] * CORES)  # the first ones start the processes
+        async with harness.Workers(server, concurrency=CORES):
+            await harness.drained(queue, server, CORES)
+            start = time.perf_counter()
+            await queue.add_many([("spin", data)] * jobs)
+            await harness.drained(queue, server, CORES + jobs)
+            return jobs / (time.perf_counter() - start)
+
+
+def spins_alone(jobs: int) -> float:
+    """Return the same of the standard library's pool of processes."""
+    with ProcessPoolExecutor(CORES, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(spin, [ROUNDS] * CORES))
+        start = time.perf_counter()
+        list(pool.map(spin, [ROUNDS] * jobs))
+        return jobs / (time.perf_counter() - start)
 
 
 async def storm(server: Server, jobs: int) -> float:
@@ -66,6 +96,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
                 f"10 ms sleeps, concurrency {concurrency}, beside the limit", rate, "jobs/s", raw=limit,
                 ratio=rate / limit,
             )  # fmt: skip
+        pools = [(await spins(server, SPINS), spins_alone(SPINS)) for _ in range(options.reps)]
+        verdicts.rates(
+            "CPU-bound, a process for each core, beside concurrent.futures",
+            [ours for ours, _ in pools], [theirs for _, theirs in pools],
+        )  # fmt: skip
         for what, jobs, spread in (("one a time, 50 a second", 150, 3.0), ("2,000 due in one moment", 2_000, 0.0)):
             late = [ms for _ in range(options.reps) for ms in await lateness(server, jobs, spread)]
             for share in (0.5, 0.95, 0.99):
