@@ -185,7 +185,7 @@ def describe(error: BaseException) -> JobError:
 
 
 def _trace(error: BaseException) -> str:
-    """Return the traceback without the marks below its lines: to find them takes longer than all the rest of a failure."""
+    """Return the traceback, without the marks below its lines: finding them takes longer than the rest of a failure."""
     told = traceback.TracebackException.from_exception(error, limit=-TRACEBACK_FRAMES, compact=True)
     links: list[traceback.TracebackException | None] = [told]
     while links:
