@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamq import ActiveJob, Processors, Queue, RetryAfter, Snooze, Unrecoverable
+from streamq import ActiveJob, FlowJob, Processors, Queue, RetryAfter, Snooze, Unrecoverable
 from tests.faults.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,6 +97,24 @@ async def unrecorded_result(job: ActiveJob[Any]) -> str:
 async def echo(job: ActiveJob[Any]) -> Any:
     """Return the data as the handler saw it."""
     return job.data
+
+
+@processors.register("count-tree")
+@recorded
+async def count_tree(job: ActiveJob[Any]) -> int:
+    """Add so many levels of three children each, and return how many jobs that makes."""
+    await asyncio.sleep(0.02)
+    if job.data and not job.children:
+        await job.add_children([FlowJob("count-tree", job.data - 1) for _ in range(3)])
+    return 1 + sum(await job.children_results())
+
+
+@processors.register("sum-up")
+@recorded
+async def sum_up(job: ActiveJob[Any]) -> int:
+    """Return the sum of the children's results."""
+    await asyncio.sleep(0.02)
+    return sum(await job.children_results())
 
 
 @processors.register("echo-later")

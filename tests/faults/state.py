@@ -61,7 +61,7 @@ def pending_of(client: redis.Redis, queue: str) -> int:
 def counts_of(client: redis.Redis, queue: str) -> dict[str, int]:
     """Return the queue's sizes: entries in the lanes, pending ones, delayed jobs, ended ones."""
     base = base_of(queue)
-    sets = {name: client.zcard(f"{base}:{name}") for name in ("delayed", *TERMINAL)}
+    sets = {name: client.zcard(f"{base}:{name}") for name in ("delayed", "waiting_children", *TERMINAL)}
     lanes = sum(client.xlen(f"{base}:lane:{lane}") for lane in LANES)
     return {"in_lanes": lanes, "pending": pending_of(client, queue), **sets}
 
@@ -69,7 +69,7 @@ def counts_of(client: redis.Redis, queue: str) -> dict[str, int]:
 def is_idle(client: redis.Redis, queue: str) -> bool:
     """Whether nothing of the queue waits, runs or is delayed."""
     counts = counts_of(client, queue)
-    return counts["in_lanes"] == counts["pending"] == counts["delayed"] == 0
+    return counts["in_lanes"] == counts["pending"] == counts["delayed"] == counts["waiting_children"] == 0
 
 
 def ended_ids(client: redis.Redis, queue: str) -> dict[str, set[str]]:
