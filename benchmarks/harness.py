@@ -285,7 +285,7 @@ async def drained(queue: Queue, server: Server, jobs: int, seconds: float = 300)
 
     async def settled() -> bool:
         stats = await queue.stats()
-        return not (stats.waiting or stats.active or stats.delayed)
+        return not (stats.waiting or stats.active or stats.delayed or stats.waiting_children)
 
     await until(ran, seconds, f"{jobs} handlers")
     await until(settled, 10, "the last outcomes")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamq import ActiveJob, FlowJob, Processors, Queue, RetryAfter, Snooze, Unrecoverable
+from streamq import ActiveJob, FlowJob, Processors, Queue, Retention, RetryAfter, Snooze, Unrecoverable
 from tests.faults.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,7 +105,8 @@ async def count_tree(job: ActiveJob[Any]) -> int:
     """Add so many levels of three children each, and return how many jobs that makes."""
     await asyncio.sleep(0.02)
     if job.data and not job.children:
-        await job.add_children([FlowJob("count-tree", job.data - 1) for _ in range(3)])
+        keep = Retention(count=1_000_000)
+        await job.add_children([FlowJob("count-tree", job.data - 1, keep_completed=keep) for _ in range(3)])
     return 1 + sum(await job.children_results())
 
 
