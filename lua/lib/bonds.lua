@@ -61,8 +61,12 @@ end
 
 -- A job goes its last step, `how`: completed | failed | cancelled | removed, once each, before its record changes hands or
 -- goes; `body` is the result or the error. `forgotten` follows when the record goes by retention, or was never to be kept.
--- Parents that end with it go the same way.
+-- Parents that end with it go the same way. Returns whether the job is bound at all.
 local function unbind(base, now, cap, id, how, body, old)
+  local bonds = redis.call('HMGET', base .. ':job:' .. id, 'uk', 'ky', 'fl', 'fn')
+  if not (bonds[1] or bonds[2] or bonds[3] or bonds[4]) then
+    return false
+  end
   local going = { { base = base, id = id, how = how, body = body, old = old } }
   for _, job in ipairs(going) do
     release_unique(job.base, now, job.id, job.how)
@@ -76,6 +80,7 @@ local function unbind(base, now, cap, id, how, body, old)
       redis.call('UNLINK', job.base .. ':job:' .. old, job.base .. ':log:' .. old)
     end
   end
+  return true
 end
 
 local function unbind_all(base, now, cap, ids, how)

@@ -10,6 +10,9 @@ local function spawn(turn, lane, id, parts, body, count, batch_parts, fields)
     requeue(turn, lane, id, parts, fields)
     return
   end
+  if turn.bound then
+    release_key(turn.base, id) -- its children may have the same key, and only one place
+  end
   redis.call('DEL', batch_key .. ':parts')
   redis.call('PERSIST', batch_key)
   redis.call('HSET', turn.base .. ':meta', 'bound', 1)

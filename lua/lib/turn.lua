@@ -49,8 +49,8 @@ local function tell(turn, kind, id)
   ids[#ids + 1] = id
 end
 
-local function forget(turn, id)
-  if turn.bound then
+local function forget(turn, id, is_plain)
+  if turn.bound and not is_plain then
     unbind(turn.base, turn.now, turn.event_cap, id, 'forgotten')
   end
   local doomed = turn.doomed
@@ -62,11 +62,9 @@ end
 
 -- `body` is the result or the error. The record says all that it is to say of the end.
 local function end_job(turn, set, id, keep_count, keep_age_ms, body)
-  if turn.bound then
-    unbind(turn.base, turn.now, turn.event_cap, id, set, body)
-  end
+  local bound = turn.bound and unbind(turn.base, turn.now, turn.event_cap, id, set, body)
   if keep_count == 0 then
-    forget(turn, id)
+    forget(turn, id, not bound)
     return
   end
   local ended = turn.ended[set]

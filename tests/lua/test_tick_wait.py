@@ -5,8 +5,8 @@ from __future__ import annotations
 from streamq import FlowJob, Settings
 from streamq._engine.adder import parts_of
 from streamq._engine.flowing import Above, lay_out
-from streamq._engine.transitions import Claim
-from tests.lua.conftest import Bench, done, fail, release
+from streamq._engine.transitions import Claim, NewJob, bound_start
+from tests.lua.conftest import Bench, done, envelope, fail, release
 from tests.lua.flows import claims, complete, encoded, job, wait
 
 
@@ -119,3 +119,15 @@ async def test_a_failed_childs_parent_that_ran_before_is_not_run_again(bench: Be
     await bench.tick(outcomes=[fail(held["a"])])
     assert bench.record("top")["s"] == b"f"
     assert await claims(bench) == {}
+
+
+async def test_a_job_that_waits_leaves_its_keys_place_to_its_children(bench: Bench) -> None:
+    bench.redis.hset(bench.key("meta"), "key_active", 1)
+    await bench.add_raw(NewJob(3, bound_start("0", {"k": "tenant"}), "top", envelope()))
+    claim = (await bench.claim())[0]
+    (child,) = [encoded(job("a"))]
+    family = {"t": "abc", "p": [["", "top", 1, "f"]]}
+    await bench.store.stage("abc", 0, [child._replace(start=bound_start("0", {"k": "tenant", "f": family}))])
+    await bench.tick(outcomes=[wait(claim, "abc", 1, 1)])
+    await complete(bench, "a")
+    assert set(await claims(bench)) == {"top"}
