@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamq._engine.operators import UNCHANGED
 from streamq._engine.transitions import Claim
 from streamq.errors import DuplicateJob
 from tests.lua.conftest import Bench, done, envelope, fail, release, retry
@@ -64,8 +65,8 @@ class Model:
 class Run:
     """The model and the queue, moved by the same steps."""
 
-    def __init__(self, bench: Bench, rand: random.Random) -> None:
-        self.bench, self.rand, self.model = bench, rand, Model()
+    def __init__(self, bench: Bench, rand: random.Random, tenants: list[str | None]) -> None:
+        self.bench, self.rand, self.model, self.tenants = bench, rand, Model(), tenants
         self.claims: dict[str, Claim] = {}
 
     def some(self, *states: str) -> str | None:
@@ -76,8 +77,9 @@ class Run:
         key, mode, conflict = self.rand.choice(KEYS), self.rand.choice("prk"), self.rand.choice("exrl")
         data = self.rand.randrange(1_000_000)
         counter = int(self.bench.redis.get(self.bench.key("id")) or 0)
-        start = self.rand.choice(["0", "@1", "+0"])
-        ((job_id, is_new, how, _),) = await add(self.bench, unique_job(conflict, mode, key=key, data=data, start=start))
+        start, tenant = self.rand.choice(["0", "@1", "+0"]), self.rand.choice(self.tenants)
+        job = unique_job(conflict, mode, key=key, data=data, start=start, tenant=tenant)
+        ((job_id, is_new, how, _),) = await add(self.bench, job)
         assert (job_id, is_new, how) == self.model.add(key, mode, conflict, str(counter + 1), data)
 
     async def claim(self) -> None:
@@ -154,9 +156,12 @@ class Run:
         assert {key: next_one(self.bench, key) for key in KEYS} == {key: self.model.nexts.get(key) for key in KEYS}
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_model_and_queue_agree_after_every_step(bench: Bench, seed: int) -> None:
-    run = Run(bench, random.Random(seed))  # noqa: S311 - repeatable, no secret
+@pytest.mark.parametrize("tenants", [[None], [None, "x", "y"]], ids=["plain", "beside limits per key"])
+@pytest.mark.parametrize("seed", range(10))
+async def test_model_and_queue_agree_after_every_step(bench: Bench, seed: int, tenants: list[str | None]) -> None:
+    run = Run(bench, random.Random(seed), tenants)  # noqa: S311 - repeatable, no secret
+    await bench.store.limit_key("x", UNCHANGED, 1, UNCHANGED)
+    await bench.store.limit_key("y", UNCHANGED, 2, UNCHANGED)
     often: list[Any] = [run.add, run.add, run.add, run.claim, run.claim, run.end, run.end]
     steps = [*often, run.again, run.give_back, run.remove, run.retry, run.cancel, run.lapse]
     for _ in range(STEPS):

@@ -10,13 +10,14 @@ from tests.lua.conftest import Bench, envelope
 
 def unique_job(
     conflict: str = "e", mode: str = "r", *, key: str = "k", ttl: int | None = None, start: str = "0",
-    data: Any = None, job_id: str = "", lane: int = 3,
+    data: Any = None, job_id: str = "", lane: int = 3, tenant: str | None = None,
 ) -> NewJob:  # fmt: skip
-    """A job with a unique key; `conflict`, `mode` and `ttl` as in lua/lib/unique.lua."""
+    """A job with a unique key; `conflict`, `mode` and `ttl` as in lua/lib/unique.lua. `tenant`: its other key."""
     unique: dict[str, Any] = {"k": key, "w": mode, "c": conflict}
     if ttl is not None:
         unique["t"] = ttl
-    return NewJob(lane, bound_start(start, {"u": unique}), job_id, envelope(data=data))
+    bonds = {"u": unique} if tenant is None else {"u": unique, "k": tenant}
+    return NewJob(lane, bound_start(start, bonds), job_id, envelope(data=data))
 
 
 async def add(bench: Bench, *jobs: NewJob) -> list[Added]:
