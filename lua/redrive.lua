@@ -27,18 +27,30 @@ if last == '' then
   last = last_letter(base)
 end
 
+-- Returns whether it was added: not if another job holds its unique key by now.
 local function add_again(letter, parts)
+  local holder = parts.uk and unique_holder(base, parts.uk)
+  if holder and holder ~= parts.j then
+    return false
+  end
+  local fields = { 'p', parts.p, 'c', now }
+  for _, field in ipairs(LETTER_FIELDS) do
+    extend(fields, parts[field] and { field, parts[field] } or {})
+  end
+  if parts.uk then
+    hold_unique(base, parts.uk, parts.j, parts.ut)
+    redis.call('HSET', base .. ':meta', 'bound', 1)
+  end
   if parts.ky then
-    local fields = { 'p', parts.p, 'c', now, 'ky', parts.ky }
     add_envelope(fields, parts.d)
     enter(base, now, parts.ky, parts.j, parts.p, now, next_number(base), fields)
     settle_keys(base, now)
-    redis.call('XDEL', base .. ':dead', letter)
-    return
+  else
+    local entry = append(base, base .. ':lane:' .. parts.p, next_number(base), 'd', parts.d, 't', now, 'j', parts.j)
+    redis.call('HSET', base .. ':job:' .. parts.j, 's', 'q', 'e', entry, unpack(fields))
   end
-  local entry = append(base, base .. ':lane:' .. parts.p, next_number(base), 'd', parts.d, 't', now, 'j', parts.j)
-  redis.call('HSET', base .. ':job:' .. parts.j, 's', 'q', 'p', parts.p, 'e', entry, 'c', now)
   redis.call('XDEL', base .. ':dead', letter)
+  return true
 end
 
 local cursor = each_letter(base, first, last, count, name, kind, function(letter, parts)
@@ -46,9 +58,7 @@ local cursor = each_letter(base, first, last, count, name, kind, function(letter
   local ours = job and job.state == 'failed' and job.record.q == letter
   if ours and not (bound and rebind(base, now, cap, parts.j)) then
     revive(base, now, cap, parts.j, job.record, 'failed')
-  elseif not job and parts.j and parts.p and (parts.d or '') ~= '' then
-    add_again(letter, parts)
-  else
+  elseif job or not parts.j or not parts.p or (parts.d or '') == '' or not add_again(letter, parts) then
     stay = stay + 1
     return
   end

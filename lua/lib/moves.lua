@@ -58,7 +58,7 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   local envelope = parts.d or record_envelope(key) or ''
   local dead_key, cap = turn.base .. ':dead', turn.dead_cap
   local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane,
-    unpack(turn.bound and key_of_letter(turn.base, id) or {}))
+    unpack(turn.bound and letter_bonds(turn.base, id) or {}))
   if keep_count > 0 then
     extend(fields, { 's', 'f', 'f', turn.now_text, 'x', err, 'p', lane, 'q', letter })
     if parts.d then

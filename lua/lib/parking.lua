@@ -149,9 +149,3 @@ local function rest_key(base, id)
     leave(base, key, id)
   end
 end
-
--- What a dead letter says of its job's key.
-local function key_of_letter(base, id)
-  local key = redis.call('HGET', base .. ':job:' .. id, 'ky')
-  return key and { 'ky', key }
-end

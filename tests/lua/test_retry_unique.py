@@ -51,3 +51,35 @@ async def test_of_dead_letters_those_stay_whose_key_is_held(bench: Bench) -> Non
     step = await bench.store.redrive(Step(), 10, b"", b"")
     assert (step.ids, step.counted) == (["1"], 1)
     assert [holder(bench, key) for key in "ab"] == ["1", "3"]
+
+
+@pytest.mark.parametrize("tenant", [None, "t"])
+async def test_of_a_dead_letter_whose_record_has_gone_a_job_with_its_key_is_made(
+    bench: Bench, tenant: str | None
+) -> None:
+    claim = await running(bench, mode="r", ttl=60_000, tenant=tenant)
+    await bench.tick(outcomes=[fail(claim, keep=0)])
+    assert (holder(bench), await bench.store.get("1")) == (None, None)
+    assert (await bench.store.redrive(Step(), 10, b"", b"")).ids == ["1"]
+    assert holder(bench) == "1"
+    assert 0 < bench.redis.pttl(bench.key("unique:k")) <= 60_000
+    (again,) = await bench.claim()
+    await bench.tick(outcomes=[done(again)])
+    assert holder(bench) is None
+
+
+async def test_of_a_dead_letter_whose_key_is_held_no_job_is_made(bench: Bench) -> None:
+    claim = await running(bench)
+    await bench.tick(outcomes=[fail(claim, keep=0)])
+    await add_one(bench)
+    before = bench.dump()
+    step = await bench.store.redrive(Step(), 10, b"", b"")
+    assert (step.ids, step.counted) == ([], 1)
+    assert bench.dump() == before
+
+
+async def test_a_throttled_jobs_letter_finds_its_own_key(bench: Bench) -> None:
+    claim = await running(bench, mode="k", ttl=60_000)
+    await bench.tick(outcomes=[fail(claim, keep=0)])
+    assert holder(bench) == "1"
+    assert (await bench.store.redrive(Step(), 10, b"", b"")).ids == ["1"]
