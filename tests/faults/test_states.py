@@ -80,7 +80,7 @@ async def busy(server: RedisServer) -> AsyncIterator[None]:
     server.call("CONFIG", "SET", "lua-time-limit", 50)
 
     def spin() -> None:
-        with contextlib.suppress(redis.ResponseError), redis.Redis.from_url(server.unix_url) as client:
+        with contextlib.suppress(redis.ResponseError), patient(server) as client:
             client.eval("while true do end", 0)
 
     spinning = threading.Thread(target=spin, daemon=True)
@@ -89,6 +89,11 @@ async def busy(server: RedisServer) -> AsyncIterator[None]:
     yield
     server.call("SCRIPT", "KILL")
     spinning.join(10)
+
+
+def patient(server: RedisServer) -> redis.Redis:
+    """Return a client that waits for an answer however long it takes."""
+    return redis.Redis.from_url(server.unix_url, socket_timeout=None)
 
 
 @asynccontextmanager
