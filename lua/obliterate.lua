@@ -60,6 +60,9 @@ end
 if gone >= limit then
   return { 'more', gone }
 end
+for _, worker in ipairs(redis.call('ZRANGE', base .. ':workers', 0, -1)) do
+  redis.call('UNLINK', base .. ':cancels:' .. worker, base .. ':control:' .. worker)
+end
 for _, batch in ipairs(redis.call('ZRANGE', base .. ':batches', 0, -1)) do
   redis.call('UNLINK', base .. ':batch:' .. batch, base .. ':batch:' .. batch .. ':parts')
 end
@@ -70,7 +73,7 @@ for _, key in ipairs(redis.call('ZRANGE', base .. ':keys', 0, -1)) do
   redis.call('UNLINK', base .. ':key:' .. key, base .. ':places:' .. key, base .. ':key_starts:' .. key)
 end
 for _, rest in ipairs({ 'lane:1', 'lane:2', 'lane:3', 'lane:4', 'batches', 'schedules', 'dead', 'events', 'meta', 'starts',
-  'workers', 'wake', 'minutes', 'cancels', 'keys', 'key_looks', 'turns:1', 'turns:2', 'turns:3', 'turns:4' }) do
+  'workers', 'wake', 'minutes', 'keys', 'key_looks', 'turns:1', 'turns:2', 'turns:3', 'turns:4' }) do
   redis.call('UNLINK', base .. ':' .. rest)
 end
 publish(base, cap, 'obliterated', { '' })

@@ -8,17 +8,17 @@
 --          interrupted is told each time, until it has ended.
 -- @include lib/clock
 -- @include lib/lease
+-- @include lib/cancels
 local base, worker, lease_ms = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if not redis.call('ZSCORE', base .. ':workers', worker) then
   return { 0 }
 end
 renew_lease(base, worker, now_ms(), lease_ms)
 local reply = { 1 }
-local asked = redis.call('EXISTS', base .. ':cancels') == 1 and redis.call('HGETALL', base .. ':cancels') or {}
-for at = 1, #asked, 2 do
-  local holder, _, reason = unpack(cmsgpack.unpack(asked[at + 1]))
-  if holder == worker then
-    reply[#reply + 1], reply[#reply + 2] = asked[at], reason
+if redis.call('PEXPIRE', cancels_key(base, worker), CANCELS_MS) == 1 then
+  local asked = redis.call('HGETALL', cancels_key(base, worker))
+  for at = 1, #asked, 2 do
+    reply[#reply + 1], reply[#reply + 2] = asked[at], cmsgpack.unpack(asked[at + 1])[2]
   end
 end
 return reply

@@ -62,7 +62,7 @@ local NOT_SETTLED = -1
 local now = now_ms()
 local meta = read_meta(base)
 local turn = new_turn(base, now, event_cap, dead_cap, meta)
-turn.cancels = redis.call('EXISTS', base .. ':cancels') == 1
+turn.cancels = redis.call('EXISTS', cancels_key(base, worker)) == 1
 
 local joined = renew_lease(base, worker, now, lease_ms)
 local stale, settled = { NOT_SETTLED }, 0

@@ -125,11 +125,10 @@ end
 
 -- Makes the outcome of a job that is to be cancelled one that says so.
 local function end_as_asked(turn, outcomes, at, asked)
-  forget_request(turn.base, outcomes[at + 2])
   if outcomes[at] == 'return' then
     outcomes[at + 8] = redis.call('HGET', job_key(turn, outcomes[at + 3]), 'a') or '0' -- it does not say
   end
-  local _, _, reason, keep_count, keep_age_ms = unpack(asked)
+  local _, reason, keep_count, keep_age_ms = unpack(asked)
   outcomes[at], outcomes[at + 4] = 'cancel', reason
   outcomes[at + 5], outcomes[at + 6] = tostring(keep_count), tostring(keep_age_ms)
 end
@@ -158,8 +157,7 @@ local function receive(turn, outcomes, from, worker)
   local ended, held, rest = { {}, {}, {}, {} }, {}, {}
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
-    local asked = turn.cancels and request_of(turn.base, entry)
-    if outcomes[at] ~= 'return' or asked and asked[1] == worker then
+    if outcomes[at] ~= 'return' or turn.cancels and request_of(turn.base, worker, entry) then
       ended[lane][#ended[lane] + 1] = entry
       rest[#rest + 1] = at
     elseif give_back(turn, lane_key(turn, lane), entry, worker) then
@@ -199,8 +197,9 @@ local function settle(turn, outcomes, from, worker)
   local fresh, stale, returned, ended = receive(turn, outcomes, from, worker)
   local wanted = { {}, {}, {}, {} }
   for _, at in ipairs(turn.cancels and fresh or {}) do
-    local asked = request_of(turn.base, outcomes[at + 2])
+    local asked = request_of(turn.base, worker, outcomes[at + 2])
     if asked then
+      forget_request(turn.base, worker, outcomes[at + 2])
       end_as_asked(turn, outcomes, at, asked)
     end
   end

@@ -13,14 +13,16 @@ local function mark(turn, id)
   end
 end
 
--- What was asked of an entry that nobody holds (it was deleted by hand, or an old worker settled it) is void.
+-- What was asked of an entry that its worker no longer holds (it was deleted by hand, or an older version settled it) is void.
 local function drop_void_requests(turn)
-  local flat = turn.cancels and redis.call('HGETALL', turn.base .. ':cancels') or {}
-  for at = 1, #flat, 2 do
-    local lane = cmsgpack.unpack(flat[at + 1])[2]
-    local pending = redis.pcall('XPENDING', lane_key(turn, lane), 'w', flat[at], flat[at], 1)
-    if pending.err or #pending == 0 then
-      forget_request(turn.base, flat[at])
+  for _, worker in ipairs(redis.call('ZRANGE', turn.base .. ':workers', 0, -1)) do
+    local flat = redis.call('HGETALL', cancels_key(turn.base, worker))
+    for at = 1, #flat, 2 do
+      local lane = cmsgpack.unpack(flat[at + 1])[1]
+      local pending = redis.pcall('XPENDING', lane_key(turn, lane), 'w', flat[at], flat[at], 1, worker)
+      if pending.err or #pending == 0 then
+        forget_request(turn.base, worker, flat[at])
+      end
     end
   end
 end
@@ -53,7 +55,7 @@ local function audit(turn, audit_at, lease_ms, at_once)
   end
 end
 
-local function sweep_job(turn, lane, entry, max_stalls)
+local function sweep_job(turn, gone, lane, entry, max_stalls)
   local parts = read_entry(lane_key(turn, lane), entry)
   redis.call('XACK', lane_key(turn, lane), 'w', entry)
   local id = parts and parts.j or string.match(entry, '^%d+')
@@ -72,13 +74,13 @@ local function sweep_job(turn, lane, entry, max_stalls)
     stalls = stalls + 1
   end
   local fields = { 'k', stalls }
-  local asked = turn.cancels and request_of(turn.base, entry)
+  local asked = request_of(turn.base, gone, entry)
   if not parts.j then
     extend(fields, { 'c', parts.t or turn.now_text }) -- a record is made: it keeps what the entry knew
   end
   if asked then
-    forget_request(turn.base, entry)
-    cancel(turn, lane, id, parts, asked[3], asked[4], asked[5], fields)
+    forget_request(turn.base, gone, entry)
+    cancel(turn, lane, id, parts, asked[2], asked[3], asked[4], fields)
   elseif stalls >= max_stalls then
     turn.poisoned = (turn.poisoned or 0) + 1
     local err = cmsgpack.pack({ 'WorkerLost', 'its worker was lost ' .. stalls .. ' times while running it', '' })
@@ -99,7 +101,7 @@ local function sweep(turn, max_stalls)
       local pending = room > 0 and redis.pcall('XPENDING', lane_key(turn, lane), 'w', '-', '+', room, gone) or {}
       pending = pending.err and {} or pending
       for _, item in ipairs(pending) do
-        sweep_job(turn, lane, item[1], max_stalls)
+        sweep_job(turn, gone, lane, item[1], max_stalls)
       end
       taken = taken + #pending
       left = left or #pending >= room
@@ -109,6 +111,7 @@ local function sweep(turn, max_stalls)
     end
     if not left then
       redis.call('ZREM', workers_key, gone)
+      redis.call('UNLINK', cancels_key(turn.base, gone))
     end
   end
   return taken

@@ -8,7 +8,7 @@ local function take_out(base, now, cap, id, job)
     redis.call('XACK', lane_key, 'w', job.entry)
     redis.call('XDEL', lane_key, job.entry)
     if job.state == 'active' then
-      redis.call('HDEL', base .. ':cancels', job.entry)
+      redis.call('HDEL', base .. ':cancels:' .. job.worker, job.entry)
     end
   elseif job.state ~= 'waiting' then
     redis.call('ZREM', base .. ':' .. job.state, id)

@@ -104,9 +104,9 @@ def cancelled(base: str) -> str:
     return f"{base}:cancelled"
 
 
-def cancels(base: str) -> str:
-    """Hash: which running jobs are to end as cancelled, by their entries."""
-    return f"{base}:cancels"
+def cancels(base: str, worker: str) -> str:
+    """Hash with a TTL: which of the jobs that a worker runs are to end as cancelled, by their entries."""
+    return f"{base}:cancels:{worker}"
 
 
 def control(base: str, worker: str) -> str:
