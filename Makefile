@@ -4,12 +4,17 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = demo,dashboard
 
-.PHONY: help demo test storm lint docs bench bench-check clean
+.PHONY: help demo test storm lint docs bench bench-check clean model
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
+<<<<<<< HEAD
 	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
+=======
+	@echo "make storm  run the fault tests that give figures in their long form (about an hour), and keep the figures"
+	@echo "make model  run 50,000 random steps beside a plain model (about half an hour)"
+>>>>>>> 061f792 (Hold the scripts to a plain model of a queue; count given-back claims exactly where a limit holds)
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
@@ -34,6 +39,10 @@ STORMS = storm stops freezes network states failover_losses clocks crash_points
 storm: $(INSTALLED)
 	@STREAMQ_LONG=1 STREAMQ_FIGURES=$(FIGURES) $(BIN)/python -m pytest -s $(STORMS:%=tests/faults/test_%.py)
 	@$(BIN)/python -m tests.faults.figures
+
+# The state machine of tests/model at length: half an hour. The short form runs in `make test`.
+model: $(INSTALLED)
+	@STREAMQ_MODEL_STEPS=$${STREAMQ_MODEL_STEPS:-50000} $(BIN)/python -m pytest tests/model
 
 lint: $(INSTALLED)
 	@echo "== ruff check =="

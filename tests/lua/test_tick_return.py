@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamq._engine.operators import UNCHANGED
 from streamq._engine.transitions import Claim, NewJob, Outcome
 from tests.lua.conftest import Bench, envelope
 
@@ -105,3 +106,12 @@ async def test_spare_jobs_that_were_deleted_behind_our_back_are_forgotten(bench:
     assert bench.pending() == {}
     later = await bench.add()
     assert [again.job_id for again in await bench.claim("bob")] == [later]
+
+
+async def test_a_returned_job_that_was_removed_makes_no_room_beyond_the_limit(bench: Bench) -> None:
+    await bench.store.limit(UNCHANGED, 1)
+    returned = await bench.claimed()
+    await bench.tick(outcomes=[give_back(returned)])
+    assert await bench.store.remove(returned.job_id) == "removed"
+    await bench.add(count=3)
+    assert len(await bench.claim(want=3)) == 1

@@ -1,0 +1,5 @@
+"""Let the asserts outside the test files say what differs, too."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.model.machine", "tests.model.clock")

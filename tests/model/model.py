@@ -1,0 +1,749 @@
+"""What a queue is to do, in plain Python: dicts, lists and a clock that is moved by hand.
+
+Knows nothing of Redis and imports nothing of streamq. It is written from docs/state-machine.md: where it and the
+scripts disagree, one of them is wrong. Each method answers as the transition of that name does, and notes the events
+to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+LANES = (1, 2, 3, 4)
+SPARE = "spare"
+ERRORS_KEPT = 10
+POISON_KEEP, POISON_AGE_MS = 500, 604_800_000
+HAND_OUT_MS, LOOK_AGAIN_MS = 1_000, 500
+PARKED = 9_000_000_000_000_000
+
+Found = dict[str, Any]
+
+
+class Model:
+    """One queue. `jobs` holds what is known of each job, `lanes` the entries of each lane in order."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.counter = 0
+        self.events: list[tuple[str, str]] = []
+        self.forget_everything()
+
+    def forget_everything(self) -> None:
+        """Be an empty queue, but for the counter."""
+        self.jobs: dict[str, Found] = {}
+        self.lanes: dict[int, list[Found]] = {lane: [] for lane in LANES}
+        self.letters: list[Found] = []
+        self.leases: dict[str, int] = {}
+        self.schedules: dict[str, Found] = {}
+        self.paused = False
+        self.rate: tuple[int, int] | None = None
+        self.max_active: int | None = None
+        self.max_size: int | None = None
+        self.hold_until: int | None = None
+        self.starts: list[tuple[int, int]] = []
+        self.ages: dict[str, int] = {}
+        self.cancels: dict[int, Found] = {}
+        self.answers: dict[str, tuple[int, Any]] = {}
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def in_state(self, state: str) -> list[str]:
+        """Ids of the jobs of a state, in the order in which they are told."""
+        if state in ("waiting", "active"):
+            return [e["id"] for lane in LANES for e in self.lanes[lane] if _is_active(e) == (state == "active")]
+        at = "due" if state == "delayed" else "finished"
+        return self._sorted((job for job in self.jobs.values() if job["state"] == state), at)
+
+    def state(self, job_id: str) -> str | None:
+        """The state of a job; None if it is unknown."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return None
+        entry = self._entry(job)
+        return job["state"] if entry is None else "active" if _is_active(entry) else "waiting"
+
+    def waiting(self, lane: int) -> list[Found]:
+        """Entries of a lane that nobody runs."""
+        return [e for e in self.lanes[lane] if not _is_active(e)]
+
+    def active(self) -> list[Found]:
+        """Entries that workers hold."""
+        return [e for lane in LANES for e in self.lanes[lane] if _is_active(e)]
+
+    def held_by(self, worker: str, lane: int | None = None) -> list[Found]:
+        """Entries that one worker holds."""
+        return [e for at in LANES if lane in (None, at) for e in self.lanes[at] if e["who"] == worker]
+
+    def oldest(self, lane: int) -> int | None:
+        """How long the job that is next in a lane has waited, ms."""
+        found = [e for e in self.lanes[lane] if e["who"] == SPARE] or [e for e in self.lanes[lane] if e["who"] is None]
+        return max(self.now - found[0]["t"], 0) if found else None
+
+    def size(self) -> int:
+        """How many jobs wait, run or are delayed."""
+        return sum(map(len, self.lanes.values())) + len(self.in_state("delayed"))
+
+    def pending_entry(self, lane: int, number: int) -> Found | None:
+        """An entry, if it is pending."""
+        return next((e for e in self.lanes[lane] if e["n"] == number and e["who"] is not None), None)
+
+    # Producers --------------------------------------------------------------------------------------------------------
+
+    def add(self, nonce: str, number: int, jobs: Sequence[Found]) -> Any:
+        """Jobs have `lane`, `start` (0, or "+ms", "@ms"), `id` and what they are. Answers [(id, is new) …]."""
+        if nonce in self.answers:
+            last, answer = self.answers[nonce]
+            if last >= number:
+                return answer if last == number else "overtaken"
+        if self.max_size is not None:
+            new = sum(not job["id"] or job["id"] not in self.jobs for job in jobs)
+            if self.size() + new > self.max_size:
+                return "full", self.size(), self.max_size
+        answer = self.enqueue(jobs)
+        self.answers[nonce] = number, answer
+        return answer
+
+    def enqueue(self, jobs: Sequence[Found]) -> list[tuple[str, bool]]:
+        first = self.counter + 1
+        self.counter += len(jobs)
+        answer, added, delayed = [], [], []
+        for number, new in enumerate(jobs, first):
+            job_id = new["id"] or str(number)
+            answer.append((job_id, job_id not in self.jobs))
+            if job_id in self.jobs:
+                continue
+            job = self._new_job(job_id, new["lane"], new["what"])
+            if new["start"] == "0":
+                self._place(job, number=number, has_envelope=True)
+                added.append(job_id)
+            else:
+                offset = self.now if new["start"][0] == "+" else 0
+                job.update(state="delayed", due=offset + int(new["start"][1:]))
+                delayed.append(job_id)
+        self._tell("added", added)
+        self._tell("delayed", delayed)
+        return answer
+
+    # A worker's turn --------------------------------------------------------------------------------------------------
+
+    def tick(
+        self,
+        worker: str,
+        want: int,
+        outcomes: Sequence[Found] = (),
+        *,
+        lease: int,
+        max_stalls: int,
+        marks: Iterable[str] = (),
+        list_held: bool = False,
+    ) -> Found:
+        """Everything that one call does; `outcomes` have `kind`, `lane`, `n`, `id` and what goes with the kind."""
+        self._told: dict[str, list[str]] = {}
+        self._keep: dict[str, int] = {}
+        self._settled_now = False
+        joined = worker not in self.leases
+        self._renew(worker, lease)
+        stale = [-1] if joined else self._settle(worker, outcomes)
+        for job_id in marks:
+            self.jobs[job_id]["mark"] = self.jobs[job_id]["n"]
+        requeued = self._sweep(max_stalls)
+        promoted = self._promote_due()
+        due = self._hand_out()
+        self._retain()
+        may, next_at = (0, None) if self.paused or not want else self._allowed(want)
+        claimed = self._claim(worker, may)
+        held = self.held_by(worker) if list_held else []
+        self._publish()
+        return {
+            "stale": sorted(stale),
+            "claimed": [self._claim_of(e) for e in claimed],
+            "held": [self._claim_of(e) for e in held],
+            "requeued": requeued,
+            "promoted": promoted,
+            "due": due,
+            "next": self._next_ms(next_at),
+        }
+
+    def _claim_of(self, entry: Found) -> Found:
+        job = self.jobs[entry["id"]]
+        counts = {name: job[name] for name in ("attempts", "stalls", "interruptions", "releases")}
+        return {"id": job["id"], "lane": job["lane"], "n": entry["n"], "what": job["what"], **counts}
+
+    def _settle(self, worker: str, outcomes: Sequence[Found]) -> list[int]:
+        stale, fresh = [], []
+        for at, outcome in enumerate(outcomes):
+            entry = self.pending_entry(outcome["lane"], outcome["n"])
+            asked = self.cancels.get(outcome["n"])
+            if outcome["kind"] == "return" and not (asked and asked["worker"] == worker):
+                if entry is None or entry["who"] != worker:
+                    stale.append(at)
+                else:
+                    entry["who"] = SPARE
+            elif entry is None:
+                stale.append(at)
+            else:
+                self.lanes[outcome["lane"]].remove(entry)
+                fresh.append((outcome, entry))
+        fresh = [(self._as_asked(outcome), entry) for outcome, entry in fresh]
+        passing = _passing([outcome for outcome, _ in fresh])
+        for outcome, entry in fresh:
+            if outcome["kind"] == "done" and passing > 0:
+                outcome = {**outcome, "keep": 0}
+                passing -= 1
+            self._settle_one(outcome, entry)
+        return stale
+
+    def _as_asked(self, outcome: Found) -> Found:
+        """An outcome, or, if the job is to be cancelled, one that says so."""
+        asked = self.cancels.pop(outcome["n"], None)
+        if asked is None:
+            return outcome
+        attempts = self.jobs[outcome["id"]]["attempts"] if outcome["kind"] == "return" else outcome["attempts"]
+        return {**outcome, "kind": "cancel", "attempts": attempts, "keep": asked["keep"], "age": asked["age"]}
+
+    def _settle_one(self, outcome: Found, entry: Found) -> None:
+        kind, job = outcome["kind"], self.jobs[outcome["id"]]
+        job["attempts"] = outcome["attempts"]
+        if outcome["started"]:
+            job["started"] = outcome["started"]
+        if kind == "done":
+            job["result"] = outcome["result"]
+            self._end(job, "completed", outcome["keep"], outcome["age"])
+            self._note("completed", job["id"])
+        elif kind == "fail":
+            self._fail(job, outcome["error"], outcome["keep"], outcome["age"])
+        elif kind == "cancel":
+            self._cancel(job, outcome["keep"], outcome["age"])
+        else:
+            if kind == "retry":
+                job["error"] = job["errors"][outcome["attempts"]] = outcome["error"]
+                job["errors"].pop(outcome["attempts"] - ERRORS_KEPT, None)
+                self._note("retrying", job["id"])
+            elif outcome["counter"]:
+                job[outcome["counter"]] += 1
+            if kind == "hold":
+                self.hold_until = self.now + outcome["delay"]
+            if outcome["delay"]:
+                job.update(state="delayed", due=self.now + outcome["delay"])
+                self._note("delayed", job["id"])
+            else:
+                self._place(job, has_envelope=entry["has_envelope"])
+
+    def _end(self, job: Found, state: str, keep: int, age: int) -> None:
+        if not keep:
+            del self.jobs[job["id"]]
+            return
+        job.update(state=state, finished=self.now)
+        self._keep[state] = keep
+        self.ages[state] = age
+
+    def _fail(self, job: Found, error: Any, keep: int, age: int) -> None:
+        letter = {"id": job["id"], "what": job["what"], "error": error, "lane": job["lane"]}
+        self.letters.append(letter)
+        job.update(error=error, letter=letter)
+        self._end(job, "failed", keep, age)
+        self._note("failed", job["id"])
+        self._note("dead", job["id"])
+
+    def _cancel(self, job: Found, keep: int, age: int) -> None:
+        self._end(job, "cancelled", keep, age)
+        self._note("cancelled", job["id"])
+
+    def _sweep(self, max_stalls: int) -> int:
+        lapsed = sorted((until, name) for name, until in self.leases.items() if until <= self.now)
+        taken = 0
+        for _, worker in lapsed:
+            for entry in self.held_by(worker):
+                taken += 1
+                job = self.jobs[entry["id"]]
+                self.lanes[job["lane"]].remove(entry)
+                if job["stalls"] == 0 or job["mark"] == entry["n"]:
+                    job["stalls"] += 1
+                asked = self.cancels.pop(entry["n"], None)
+                if asked is not None:
+                    self._cancel(job, asked["keep"], asked["age"])
+                elif job["stalls"] >= max_stalls:
+                    text = f"its worker was lost {job['stalls']} times while running it"
+                    self._fail(job, ("WorkerLost", text), POISON_KEEP, POISON_AGE_MS)
+                else:
+                    self._place(job, has_envelope=entry["has_envelope"])
+                    self._note("stalled", job["id"])
+            del self.leases[worker]
+        return taken
+
+    def _promote_due(self) -> int:
+        due = [job_id for job_id in self.in_state("delayed") if self.jobs[job_id]["due"] <= self.now]
+        for job_id in due:
+            self._place(self.jobs[job_id], since=self.jobs[job_id]["due"])
+            self._note("promoted", job_id)
+        return len(due)
+
+    def _hand_out(self) -> list[str]:
+        looks = sorted((s["look"], name) for name, s in self.schedules.items() if s["look"] <= self.now)
+        for _, name in looks:
+            self.schedules[name]["look"] = self.now + HAND_OUT_MS
+        return [name for _, name in looks]
+
+    def _retain(self) -> None:
+        for state in ("completed", "failed", "cancelled"):
+            self._retain_one(state)
+
+    def _retain_one(self, state: str) -> None:
+        ids = self.in_state(state)
+        excess = len(ids) - self._keep[state] if state in self._keep else 0
+        gone = set(ids[: max(excess, 0)])
+        if state in self.ages:
+            gone |= {i for i in ids if self.jobs[i]["finished"] <= self.now - self.ages[state]}
+        for job_id in gone:
+            del self.jobs[job_id]
+
+    def _allowed(self, want: int) -> tuple[int, int | None]:
+        if self.hold_until is not None and self.hold_until > self.now:
+            return 0, self.hold_until
+        next_at = None
+        if self.max_active is not None:
+            want = max(min(want, self.max_active - len(self.active())), 0)
+        if self.rate is not None and want:
+            most, window = self.rate[0], self._window()
+            self.starts = [(at, count) for at, count in self.starts if at + window > self.now]
+            room = max(most - sum(count for _, count in self.starts), 0)
+            if want > room:
+                want = room
+                next_at = self.starts[0][0] + window if self.starts else None
+        return want, next_at
+
+    def _window(self) -> int:
+        assert self.rate is not None
+        return self.rate[1] + min(-(-self.rate[1] * 2 // 100), 50)
+
+    def _claim(self, worker: str, may: int) -> list[Found]:
+        claimed: list[Found] = []
+        for lane in LANES:
+            spare = [e for e in self.lanes[lane] if e["who"] == SPARE]
+            new = [e for e in self.lanes[lane] if e["who"] is None]
+            for entry in (spare + new)[: may - len(claimed)]:
+                entry["who"] = worker
+                entry["claimed"] = self.now
+                claimed.append(entry)
+                self._note("active", entry["id"])
+        if claimed and self.rate is not None:
+            self.starts.append((self.now, len(claimed)))
+        return claimed
+
+    def _next_ms(self, next_at: int | None) -> int:
+        moments = [] if next_at is None else [next_at]
+        moments += [self.jobs[job_id]["due"] for job_id in self.in_state("delayed")]
+        moments += self.leases.values()
+        moments += [s["look"] for s in self.schedules.values() if s["look"] < PARKED]
+        return max(min(moments) - self.now, 0) if moments else -1
+
+    # A worker, otherwise ----------------------------------------------------------------------------------------------
+
+    def renew(self, worker: str, lease: int) -> tuple[bool, list[int]]:
+        """Answers whether the lease is there, and which of its entries are to end."""
+        if worker not in self.leases:
+            return False, []
+        self._renew(worker, lease)
+        return True, sorted(n for n, asked in self.cancels.items() if asked["worker"] == worker)
+
+    def _renew(self, worker: str, lease: int) -> None:
+        """Where all leases have lapsed it was Redis that was away: those that were not given up begin anew."""
+        if self.leases and max(self.leases.values()) < self.now:
+            self.leases = {name: self.now + lease if until else 0 for name, until in self.leases.items()}
+        self.leases[worker] = self.now + lease
+
+    def leave(self, worker: str) -> int:
+        """Answers how many jobs it held, which are now anybody's."""
+        held = len(self.held_by(worker))
+        if held:
+            self.leases[worker] = 0
+        else:
+            self.leases.pop(worker, None)
+        return held
+
+    def progress(self, lane: int, number: int, job_id: str, value: Any) -> bool:
+        """Answers whether it was taken."""
+        if self.pending_entry(lane, number) is None:
+            return False
+        self.jobs[job_id]["progress"] = value
+        self._tell("progress", [job_id])
+        return True
+
+    def log(self, lane: int, number: int, job_id: str, line: str, cap: int) -> bool:
+        """Answers whether it was taken."""
+        if self.pending_entry(lane, number) is None:
+            return False
+        job = self.jobs[job_id]
+        job["log"] = [*job["log"], line][-cap:]
+        job["logged"] += 1
+        return True
+
+    # One job ----------------------------------------------------------------------------------------------------------
+
+    def retry(self, job_id: str) -> str:
+        """Answers `retried`, `unknown`, or the state that forbids it."""
+        if self.state(job_id) not in ("failed", "cancelled"):
+            return self.state(job_id) or "unknown"
+        self._revive(self.jobs[job_id])
+        self._tell("added", [job_id])
+        return "retried"
+
+    def _revive(self, job: Found) -> None:
+        self.letters = [letter for letter in self.letters if letter is not job["letter"]]
+        job.update(attempts=0, stalls=0, releases=0, started=None, progress=None, result=None, letter=None, mark=None)
+        self._place(job)
+
+    def remove(self, job_id: str, force: bool) -> str:
+        """Answers `removed`, `unknown`, or `active`."""
+        state = self.state(job_id)
+        if state is None or (state == "active" and not force):
+            return state or "unknown"
+        self._take_out(job_id)
+        return "removed"
+
+    def _take_out(self, job_id: str) -> None:
+        job = self.jobs.pop(job_id)
+        entry = self._entry(job)
+        if entry is not None:
+            self.lanes[job["lane"]].remove(entry)
+            self.cancels.pop(entry["n"], None)
+        self.letters = [letter for letter in self.letters if letter is not job["letter"]]
+        self._tell("removed", [job_id])
+
+    def cancel(self, job_id: str, keep: int, age: int) -> str:
+        """Answers `cancelled`, `asked`, `unknown`, `already`, or how it has ended."""
+        state = self.state(job_id)
+        if state not in ("waiting", "active", "delayed"):
+            return {None: "unknown", "cancelled": "already"}.get(state, str(state))
+        answer = self._begin_cancel(job_id, keep, age)
+        self._publish()
+        return answer
+
+    def _begin_cancel(self, job_id: str, keep: int, age: int) -> str:
+        self._told, self._keep = {}, {}
+        job, entry = self.jobs[job_id], self._entry(self.jobs[job_id])
+        if entry is not None and _is_active(entry):
+            asked = {"worker": entry["who"], "keep": keep, "age": age}
+            self.cancels.setdefault(entry["n"], asked)
+            return "asked"
+        if entry is not None:
+            self.lanes[job["lane"]].remove(entry)
+        self._cancel(job, keep, age)
+        self._retain()
+        return "cancelled"
+
+    def promote(self, job_id: str) -> str:
+        """Answers `promoted`, `unknown`, or the state that forbids it."""
+        if self.state(job_id) != "delayed":
+            return self.state(job_id) or "unknown"
+        self._place(self.jobs[job_id])
+        self._tell("promoted", [job_id])
+        return "promoted"
+
+    def reschedule(self, job_id: str, start: str) -> str:
+        """Answers `rescheduled`, `unknown`, or the state that forbids it."""
+        if self.state(job_id) != "delayed":
+            return self.state(job_id) or "unknown"
+        self.jobs[job_id]["due"] = int(start[1:]) + (self.now if start[0] == "+" else 0)
+        self._tell("rescheduled", [job_id])
+        return "rescheduled"
+
+    def change_priority(self, job_id: str, lane: int) -> str:
+        """Answers `changed`, `same`, `unknown`, or the state that forbids it."""
+        state, job = self.state(job_id), self.jobs.get(job_id)
+        if job is None or state not in ("waiting", "delayed"):
+            return state or "unknown"
+        if job["lane"] == lane:
+            return "same"
+        entry = self._entry(job)
+        if entry is not None:
+            self.lanes[job["lane"]].remove(entry)
+        job["lane"] = lane
+        if entry is not None:
+            self._place(job, has_envelope=entry["has_envelope"])
+        self._tell("reprioritized", [job_id])
+        return "changed"
+
+    def update_data(self, job_id: str, before: Any, what: Any) -> str:
+        """Answers `updated`, `changed`, `unknown`, or the state that forbids it."""
+        state, job = self.state(job_id), self.jobs.get(job_id)
+        if job is None or state not in ("waiting", "delayed", "failed"):
+            return state or "unknown"
+        if job["what"] != before:
+            return "changed"
+        job["what"] = what
+        entry = self._entry(job)
+        if entry is not None and entry["has_envelope"]:
+            self.lanes[job["lane"]].remove(entry)
+            self._place(job, has_envelope=True)
+        self._tell("updated", [job_id])
+        return "updated"
+
+    # Many jobs --------------------------------------------------------------------------------------------------------
+
+    def clean(self, state: str, grace: int, limit: int) -> list[str]:
+        """Answers the ids of those that went."""
+        cutoff = self.now - grace
+        if state == "waiting":
+            ids = self._old_waiting(cutoff, limit)
+        else:
+            at = "created" if state == "delayed" else "finished"
+            ids = [i for i in self.in_state(state) if self.jobs[i][at] <= cutoff][:limit]
+        self._drop(ids)
+        self._tell("removed", ids)
+        self._tell("cleaned", [""])
+        return ids
+
+    def _old_waiting(self, cutoff: int, limit: int) -> list[str]:
+        ids: list[str] = []
+        for lane in reversed(LANES):
+            spare = [e for e in self.lanes[lane] if e["who"] == SPARE][: limit - len(ids)]
+            ids += [e["id"] for e in spare if e["t"] <= cutoff]
+            for entry in self.lanes[lane]:
+                if entry["who"] is None:
+                    if len(ids) >= limit or entry["t"] > cutoff:
+                        break
+                    ids.append(entry["id"])
+        return ids
+
+    def _drop(self, ids: Iterable[str]) -> None:
+        for job_id in ids:
+            job = self.jobs.pop(job_id)
+            entry = self._entry(job)
+            if entry is not None:
+                self.lanes[job["lane"]].remove(entry)
+
+    def drain(self, delayed: bool) -> int:
+        """Answers how many went."""
+        waiting = self._old_waiting(self.now, self.size())
+        self._drop(waiting)
+        self._tell("removed", waiting)
+        late = self.in_state("delayed") if delayed else []
+        self._drop(late)
+        self._tell("removed", late)
+        self._tell("drained", [""])
+        return len(waiting) + len(late)
+
+    def obliterate(self, force: bool) -> int | str:
+        """Answers how many jobs went, or `active`."""
+        if self.active() and not force:
+            return "active"
+        gone = len(self.jobs)
+        answers = self.answers
+        self.forget_everything()
+        self.answers = answers
+        self.events = []
+        self._tell("obliterated", [""])
+        return gone
+
+    def retry_many(self, state: str, count: int | None, name: str | None, error: str | None) -> list[str]:
+        """Answers the ids of those that wait again."""
+        ids = [i for i in self.in_state(state) if _matches(self.jobs[i], name, error)][:count]
+        for job_id in ids:
+            self._revive(self.jobs[job_id])
+        self._tell("added", ids)
+        return ids
+
+    def redrive(self, name: str | None, error: str | None) -> tuple[list[str], int]:
+        """Answers the ids of the jobs that wait again, and how many letters stay though they match."""
+        ids, stay = [], 0
+        for letter in [letter for letter in self.letters if _matches(letter, name, error)]:
+            job = self.jobs.get(letter["id"])
+            if job is not None and job["letter"] is letter:
+                self._revive(job)
+            elif job is None:
+                self.letters = [other for other in self.letters if other is not letter]
+                self._place(self._new_job(letter["id"], letter["lane"], letter["what"]), has_envelope=True)
+            else:
+                stay += 1
+                continue
+            ids.append(letter["id"])
+        self._tell("redriven", ids)
+        return ids, stay
+
+    def purge_dead(self, name: str | None, error: str | None) -> int:
+        """Answers how many letters went."""
+        gone = [letter for letter in self.letters if _matches(letter, name, error)]
+        self.letters = [letter for letter in self.letters if letter not in gone]
+        self._tell("purged", [letter["id"] for letter in gone])
+        return len(gone)
+
+    # The queue --------------------------------------------------------------------------------------------------------
+
+    def pause(self) -> bool:
+        """Answers whether it ran."""
+        if self.paused:
+            return False
+        self.paused = True
+        self._tell("paused", [""])
+        return True
+
+    def resume(self) -> bool:
+        """Answers whether it was paused."""
+        if not self.paused:
+            return False
+        self.paused = False
+        self._tell("resumed", [""])
+        return True
+
+    # Schedules --------------------------------------------------------------------------------------------------------
+
+    def schedule(self, name: str, *, lane: int, what: Any, overlap: str, limit: int | None, first: int) -> None:
+        """A new schedule, or other jobs for one that is there (its timing stays)."""
+        found = self.schedules.get(name)
+        if found is None:
+            self.schedules[name] = {
+                **{"fired": 0, "skipped": 0, "last": None, "waiting": None, "paused": False},
+                **{"lane": lane, "what": what, "overlap": overlap, "limit": limit, "next": first, "look": first},
+            }
+            self._revise(self.schedules[name])
+        elif (found["lane"], found["what"], found["overlap"]) != (lane, what, overlap):
+            found.update(lane=lane, what=what, overlap=overlap)
+            self._revise(found)
+
+    def _revise(self, schedule: Found) -> None:
+        self.counter += 1
+        schedule["rev"] = self.counter
+
+    def fire(
+        self,
+        name: str,
+        rev: int,
+        seen: int | None,
+        slots: Sequence[int],
+        following: int | None,
+        keep_cancelled: tuple[int, int],
+    ) -> tuple[int, int] | None:
+        """Answers how many jobs were added and how many slots skipped; None if the schedule is elsewhere by now."""
+        found = self.schedules.get(name)
+        if found is None or found["paused"] or (found["rev"], found["next"]) != (rev, seen):
+            return None
+        overlap, jobs, skipped = found["overlap"], [], []
+        left = 10**9 if found["limit"] is None else found["limit"] - found["fired"]
+        busy = overlap != "allow" and self.state(found["last"] or "") in ("waiting", "active", "delayed")
+        waiting, last = found["waiting"], found["last"]
+        gone = None
+
+        def run(slot: int) -> None:
+            nonlocal left, last, busy
+            last = f"{name}@{slot}"
+            jobs.append({"lane": found["lane"], "start": "0", "id": last, "what": found["what"]})
+            left -= 1
+            busy = overlap != "allow"
+
+        if waiting is not None and not busy:
+            run(waiting)
+            waiting = None
+        for at, slot in enumerate(slots):
+            if left - (waiting is not None) <= 0:
+                break
+            if overlap == "cancel_previous" and at == len(slots) - 1:
+                gone = last if busy and not jobs else None
+                run(slot)
+            elif overlap == "cancel_previous" or (busy and (overlap == "skip" or waiting is not None)):
+                skipped.append(f"{name}@{slot}")
+            elif busy:
+                waiting = slot
+            else:
+                run(slot)
+        next_slot = following if left - (waiting is not None) > 0 else None
+        self._told, self._keep = {}, {}
+        if gone is not None:
+            self._begin_cancel(gone, *keep_cancelled)
+        self._retain()
+        self._publish()
+        answer = self.enqueue(jobs) if jobs else []
+        added = sum(is_new for _, is_new in answer)
+        self._tell("skipped", skipped)
+        look = PARKED if next_slot is None else next_slot
+        if waiting is not None:
+            look = min(look, self.now + LOOK_AGAIN_MS)
+        found.update(next=next_slot, waiting=waiting, last=last, look=look)
+        found["fired"] += added
+        found["skipped"] += len(skipped)
+        return added, len(skipped)
+
+    def trigger(self, name: str) -> str | None:
+        """Answers the id of the job; None if the schedule is unknown."""
+        found = self.schedules.get(name)
+        if found is None:
+            return None
+        at = self.now
+        while f"{name}@{at}" in self.jobs:
+            at += 1
+        job_id = f"{name}@{at}"
+        self.enqueue([{"lane": found["lane"], "start": "0", "id": job_id, "what": found["what"]}])
+        if self.state(found["last"] or "") not in ("waiting", "active", "delayed"):
+            found["last"] = job_id
+        return job_id
+
+    def suspend(self, name: str) -> None:
+        """Pause a schedule."""
+        found = self.schedules.get(name)
+        if found is not None and not found["paused"]:
+            found["skipped"] += found["waiting"] is not None
+            found.update(paused=True, waiting=None, look=PARKED)
+
+    def restart(self, name: str, following: int) -> None:
+        """Let a paused schedule run again."""
+        found = self.schedules.get(name)
+        if found is not None and found["paused"]:
+            next_slot = None if found["next"] is None else following
+            found.update(paused=False, next=next_slot, look=PARKED if next_slot is None else next_slot)
+            self._revise(found)
+
+    # Words ------------------------------------------------------------------------------------------------------------
+
+    def _new_job(self, job_id: str, lane: int, what: Any) -> Found:
+        job = {
+            **{"id": job_id, "lane": lane, "what": what, "state": "lane", "created": self.now, "n": 0, "due": None},
+            **{"attempts": 0, "stalls": 0, "interruptions": 0, "releases": 0, "mark": None, "letter": None},
+            **{"started": None, "finished": None, "progress": None, "result": None, "error": None, "errors": {}},
+            **{"log": [], "logged": 0},
+        }
+        self.jobs[job_id] = job
+        return job
+
+    def _place(
+        self, job: Found, *, number: int | None = None, since: int | None = None, has_envelope: bool = False
+    ) -> None:
+        if number is None:
+            self.counter += 1
+            number = self.counter
+        since = self.now if since is None else since
+        entry = {"n": number, "id": job["id"], "t": since, "who": None, "has_envelope": has_envelope}
+        self.lanes[job["lane"]].append(entry)
+        job.update(state="lane", n=number, finished=None)
+
+    def _entry(self, job: Found) -> Found | None:
+        if job["state"] != "lane":
+            return None
+        return next(e for e in self.lanes[job["lane"]] if e["n"] == job["n"])
+
+    def _sorted(self, jobs: Iterable[Found], at: str) -> list[str]:
+        return [job["id"] for job in sorted(jobs, key=lambda job: (job[at], job["id"].encode()))]
+
+    def _publish(self) -> None:
+        for kind, ids in self._told.items():
+            self._tell(kind, ids)
+
+    def _note(self, kind: str, job_id: str) -> None:
+        self._told.setdefault(kind, []).append(job_id)
+
+    def _tell(self, kind: str, ids: Iterable[str]) -> None:
+        self.events += [(kind, job_id) for job_id in ids]
+
+
+def _is_active(entry: Found) -> bool:
+    return entry["who"] not in (None, SPARE)
+
+
+def _matches(found: Found, name: str | None, error: str | None) -> bool:
+    return name in (None, found["what"][0]) and error in (None, found["error"] and found["error"][0])
+
+
+def _passing(outcomes: Sequence[Found]) -> int:
+    """Of many jobs that complete in one call with one retention, how many of the first are not kept at all."""
+    keeps = [outcome["keep"] for outcome in outcomes if outcome["kind"] == "done"]
+    return max(len(keeps) - keeps[0], 0) if keeps and len(set(keeps)) == 1 else 0

@@ -1,0 +1,250 @@
+"""A real queue on a real server, as the model sees one: what it holds is read by the public views."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import redis
+
+from streamq import JobSnapshot, JobState, Queue, Retention, Settings
+from streamq._engine import codec
+from streamq._engine.store import Store
+from streamq._engine.transitions import Claim, Outcome, TickArgs, TickReply
+from streamq.events import unfold
+from streamq.job import JobError
+from tests.model.clock import set_clock
+from tests.model.model import Found, Model
+
+T = TypeVar("T")
+STATES = ("waiting", "active", "delayed", "completed", "failed", "cancelled")
+EVENTS_CAP = 1_000_000
+KEEP_CANCELLED = 2, 60.0
+"""How many cancelled jobs stay, for how many seconds."""
+
+
+def envelope(what: tuple[str, Any]) -> bytes:
+    """A job's name and data, encoded."""
+    return codec.encode_envelope(what[0], codec.encode_data("data", what[1], 10_000_000), None)
+
+
+def what_of(body: bytes) -> tuple[str, Any]:
+    """The other way round."""
+    found = codec.decode_envelope(body)
+    return found.name, codec.decode(bytes(found.data))
+
+
+def encode_error(error: tuple[str, str]) -> bytes:
+    """How an attempt failed."""
+    return codec.encode_error(JobError(*error))
+
+
+class Real:
+    """The queue under test. Owns a loop, since hypothesis' machines are plain functions."""
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.Redis.from_url(url)
+        self.runner = asyncio.Runner()
+        self.queue = Queue(
+            "q", settings=Settings(redis_url=url, events_cap=EVENTS_CAP, keep_cancelled=Retention(*KEEP_CANCELLED))
+        )
+        self.store: Store = self.queue._store
+        self.base = self.store.base
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Wait for a call."""
+        return self.runner.run(call)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.run(self.queue.close())
+        self.runner.close()
+        self.client.close()
+
+    def begin(self, now: int) -> None:
+        """Be empty, at a time."""
+        self.client.flushdb()
+        self.last_event = "-"
+        set_clock(self.client, now)
+
+    # A worker's turn --------------------------------------------------------------------------------------------------
+
+    def tick(
+        self,
+        worker: str,
+        want: int,
+        outcomes: list[Found],
+        *,
+        lease: int,
+        max_stalls: int,
+        marks: list[str],
+        list_held: bool,
+    ) -> Found:
+        """Tick, and tell the reply as the model does."""
+        args = TickArgs(worker=worker, lease_ms=lease, max_stalls=max_stalls, events_cap=EVENTS_CAP, dead_cap=10_000)
+        sent = [_outcome(outcome) for outcome in outcomes]
+        reply = self.run(self.store.tick(args, want, sent, list_held=list_held, marks=marks))
+        return _told(reply)
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def new_events(self) -> list[tuple[str, str]]:
+        """Events since the last look."""
+        found: list[tuple[str, str]] = []
+        for entry, fields in self.client.xrange(f"{self.base}:events", self.last_event, "+"):
+            self.last_event = f"({entry.decode()}"
+            flat = [part for pair in fields.items() for part in pair]
+            found += [(event.kind, event.job_id) for event in unfold(entry.decode(), flat)]
+        return found
+
+    async def view(self, also: list[str]) -> Found:
+        """All that the public views tell, in the form of `expected`; `also` are ids to look up one by one."""
+        queue = self.queue
+        pages = dict(
+            zip(STATES, await asyncio.gather(*(queue.jobs(JobState(s), count=1000) for s in STATES)), strict=True)
+        )
+        stats, workers, letters, limits, schedules = await asyncio.gather(
+            queue.stats(), queue.workers(), queue.dead_letters(count=1000), queue.limits(), queue.schedules()
+        )
+        jobs = await asyncio.gather(*map(queue.get_job, also))
+        logs = await asyncio.gather(*map(queue.logs, also))
+        return {
+            "jobs": {state: [_job(job) for job in page] for state, page in pages.items()},
+            "get": {job_id: _job(job) for job_id, job in zip(also, jobs, strict=True)},
+            "logs": dict(zip(also, logs, strict=True)),
+            "counts": {
+                **{state: getattr(stats, state) for state in STATES},
+                **{"dead": stats.dead, "paused": stats.paused, "workers": stats.workers},
+            },
+            "waiting": {int(lane): count for lane, count in stats.waiting_by_priority.items()},
+            "oldest": {int(lane): age and round(age * 1000) for lane, age in stats.oldest_by_priority.items()},
+            "workers": {
+                w.id: (round(w.lease_left * 1000), [w.held[lane] for lane in sorted(w.held)], [j.id for j in w.jobs])
+                for w in workers
+            },
+            "letters": [
+                (l.job_id, (l.name, l.data), int(l.priority), (l.error.type, l.error.message), l.is_kept)
+                for l in letters  # noqa: E741
+            ],
+            "limits": (
+                limits.paused,
+                limits.rate and (limits.rate.max, limits.rate.per_ms),
+                limits.concurrency,
+                limits.max_size,
+            ),
+            "schedules": {s.id: (s.fired, s.skipped, s.paused, s.last_job_id) for s in schedules},
+        }
+
+
+def expected(model: Model, also: list[str]) -> Found:
+    """What the public views are to tell."""
+    ids = {state: model.in_state(state) for state in STATES}
+    return {
+        "jobs": {state: [_expected_job(model, job_id) for job_id in ids[state]] for state in STATES},
+        "get": {job_id: _expected_job(model, job_id) for job_id in also},
+        "logs": {job_id: model.jobs[job_id]["log"] if job_id in model.jobs else [] for job_id in also},
+        "counts": {
+            **{state: len(ids[state]) for state in STATES},
+            **{"dead": len(model.letters), "paused": model.paused},
+            "workers": sum(until >= model.now for until in model.leases.values()),
+        },
+        "waiting": {lane: len(model.waiting(lane)) for lane in model.lanes},
+        "oldest": {lane: model.oldest(lane) for lane in model.lanes},
+        "workers": {
+            worker: (
+                max(until - model.now, 0),
+                [len(model.held_by(worker, lane)) for lane in model.lanes],
+                [entry["id"] for entry in model.held_by(worker)],
+            )
+            for worker, until in model.leases.items()
+        },
+        "letters": [
+            (
+                *(letter["id"], letter["what"], letter["lane"], letter["error"]),
+                (model.jobs.get(letter["id"]) or {}).get("letter") is letter,
+            )
+            for letter in model.letters
+        ],
+        "limits": (model.paused, model.rate, model.max_active, model.max_size),
+        "schedules": {name: (s["fired"], s["skipped"], s["paused"], s["last"]) for name, s in model.schedules.items()},
+    }
+
+
+def _job(job: JobSnapshot | None) -> Found | None:
+    if job is None:
+        return None
+    started = job.started_at
+    return {
+        **{"id": job.id, "what": (job.name, job.data), "state": str(job.state), "lane": int(job.priority)},
+        **{"attempts": job.attempts_made, "stalls": job.stalls, "interruptions": job.interruptions},
+        **{"progress": job.progress, "result": job.result, "error": _error(job.error)},
+        "errors": {attempt: _error(error) for attempt, error in job.errors.items()},
+        "created": _ms(job.created_at),
+        "started": "running" if job.state is JobState.ACTIVE and started else _ms(started),
+        **{"finished": _ms(job.finished_at), "due": _ms(job.run_at)},
+    }
+
+
+def _expected_job(model: Model, job_id: str) -> Found | None:
+    state, job = model.state(job_id), model.jobs.get(job_id)
+    if job is None:
+        return None
+    made = job["attempts"]
+    upto = made - 1 if state in ("completed", "failed", "cancelled") else made
+    errors = {attempt: error for attempt, error in job["errors"].items() if attempt <= upto}
+    if state == "failed":
+        errors[made] = job["error"]
+    names = ("id", "what", "lane", "attempts", "stalls", "interruptions", "progress", "error", "created")
+    return {
+        **{name: job[name] for name in names},
+        **{"state": state, "errors": errors, "started": "running" if state == "active" else job["started"]},
+        "result": job["result"] if state == "completed" else None,
+        "finished": job["finished"] if state in ("completed", "failed", "cancelled") else None,
+        "due": job["due"] if state == "delayed" else None,
+    }
+
+
+def _error(error: JobError | None) -> tuple[str, str] | None:
+    return None if error is None else (error.type, error.message)
+
+
+def _ms(moment: Any) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def _outcome(outcome: Found) -> Outcome:
+    kind, lane, entry, job_id = outcome["kind"], outcome["lane"], f"{outcome['n']}-0", outcome["id"]
+    ran = outcome.get("started", 0), outcome.get("attempts", 0)
+    if kind == "done":
+        body = b"" if outcome["result"] is None else codec.encode_result(outcome["result"], 1_000)
+        return Outcome(kind, lane, entry, job_id, body, outcome["keep"], outcome["age"], *ran)
+    if kind == "fail":
+        body = encode_error(outcome["error"])
+        return Outcome(kind, lane, entry, job_id, body, outcome["keep"], outcome["age"], *ran)
+    if kind == "retry":
+        return Outcome(kind, lane, entry, job_id, encode_error(outcome["error"]), outcome["delay"], 0, *ran)
+    letter = {"interruptions": "i", "releases": "n"}.get(outcome.get("counter", ""), "")
+    return Outcome(kind, lane, entry, job_id, b"", outcome.get("delay", 0), letter, *ran)
+
+
+def _told(reply: TickReply) -> Found:
+    return {
+        **{
+            "stale": sorted(reply.stale),
+            "requeued": reply.requeued,
+            "promoted": reply.promoted,
+            "due": reply.schedules,
+        },
+        "claimed": [_claim(claim) for claim in reply.claimed],
+        "held": [_claim(claim) for claim in reply.held],
+        "next": reply.next_ms,
+    }
+
+
+def _claim(claim: Claim) -> Found:
+    counts = {"attempts": claim.attempts_made, "stalls": claim.stalls}
+    more = {"interruptions": claim.interruptions, "releases": claim.releases}
+    number = int(claim.entry.partition("-")[0])
+    what = what_of(claim.envelope)
+    return {"id": claim.job_id, "lane": claim.lane, "n": number, "what": what, **counts, **more}

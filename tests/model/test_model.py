@@ -1,0 +1,54 @@
+"""The scripts on a real server do what the model says, whatever is done in which order.
+
+2,000 steps by default, always the same ones; `make model` takes 50,000 and others each time (`STREAMQ_MODEL_STEPS`).
+What fails is made short first, which takes minutes; `STREAMQ_MODEL_RAW=1` tells it as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model import clock
+from tests.model.machine import Machine
+from tests.model.real import Real
+
+SHORT = 2_000
+STEPS_EACH = 50
+STEPS = int(os.environ.get("STREAMQ_MODEL_STEPS", SHORT))
+
+
+@pytest.fixture
+def real(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Real]:
+    """A queue whose scripts read the test's clock."""
+    clock.install(monkeypatch, tmp_path / "lua")
+    real = Real(redis_url)
+    yield real
+    real.close()
+
+
+@pytest.mark.timeout(120 if STEPS <= SHORT else 7_200)
+def test_the_scripts_do_what_the_model_says(real: Real) -> None:
+    class Bound(Machine):
+        pass
+
+    Bound.real = real
+    run_state_machine_as_test(
+        Bound,
+        settings=settings(
+            max_examples=max(STEPS // STEPS_EACH, 1),
+            stateful_step_count=STEPS_EACH,
+            derandomize=STEPS <= SHORT,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=[Phase.generate] if os.environ.get("STREAMQ_MODEL_RAW") else tuple(Phase),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
