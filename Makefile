@@ -9,12 +9,8 @@ EXTRAS = demo,dashboard
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
-<<<<<<< HEAD
 	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
-=======
-	@echo "make storm  run the fault tests that give figures in their long form (about an hour), and keep the figures"
 	@echo "make model  run 50,000 random steps beside a plain model (about half an hour)"
->>>>>>> 061f792 (Hold the scripts to a plain model of a queue; count given-back claims exactly where a limit holds)
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"

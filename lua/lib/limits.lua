@@ -1,3 +1,5 @@
+-- @include lib/spare
+-- @include lib/spare_count
 -- How many jobs may start now, by the queue's rate limit and its limit of jobs that run at once.
 -- The rate is a sliding window: `starts` lists what was claimed and when ("ms:count"), oldest first. The window is a
 -- little longer than asked for, because handlers start a moment after their claim, and not all after the same moment.
@@ -24,6 +26,16 @@ local function entries_of(turn)
     all = all + redis.call('XLEN', key)
   end
   return claimed, all
+end
+
+-- How many of the claimed ones were given back. `turn.spare` may count some that were removed since, so it only says
+-- whether there are any.
+local function given_back(turn)
+  local count = 0
+  for lane = 1, turn.spare > 0 and 4 or 0 do
+    count = count + spare_count(lane_key(turn, lane))
+  end
+  return count
 end
 
 -- Returns how many may start now, and when (ms) more may.
@@ -65,7 +77,7 @@ local function allowed(turn, want, meta)
     return 0, hold_until
   end
   if meta.max_active then
-    want = math.max(math.min(want, tonumber(meta.max_active) - entries_of(turn) + turn.spare), 0)
+    want = math.max(math.min(want, tonumber(meta.max_active) - entries_of(turn) + given_back(turn)), 0)
   end
   if meta.rate_max and want > 0 then
     local room

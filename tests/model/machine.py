@@ -320,7 +320,7 @@ class Machine(RuleBasedStateMachine):
     def _limit(self, rate: int | None, active: int | None) -> None:
         limit = None if rate is None else RateLimit(rate, per=60.0)
         self.real.run(self.real.store.limit(limit, active))
-        self.model.rate, self.model.max_active = limit and (limit.max, limit.per_ms), active
+        self.model.limit(limit and (limit.max, limit.per_ms), active)
 
     # Schedules --------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ to expect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Model:
         self.max_size: int | None = None
         self.hold_until: int | None = None
         self.starts: list[tuple[int, int]] = []
+        self.full_at = 0
         self.ages: dict[str, int] = {}
         self.cancels: dict[int, Found] = {}
         self.answers: dict[str, tuple[int, Any]] = {}
@@ -141,7 +143,7 @@ class Model:
         """Everything that one call does; `outcomes` have `kind`, `lane`, `n`, `id` and what goes with the kind."""
         self._told: dict[str, list[str]] = {}
         self._keep: dict[str, int] = {}
-        self._settled_now = False
+        self._short = False
         joined = worker not in self.leases
         self._renew(worker, lease)
         stale = [-1] if joined else self._settle(worker, outcomes)
@@ -305,17 +307,23 @@ class Model:
         if self.max_active is not None:
             want = max(min(want, self.max_active - len(self.active())), 0)
         if self.rate is not None and want:
-            most, window = self.rate[0], self._window()
-            self.starts = [(at, count) for at, count in self.starts if at + window > self.now]
-            room = max(most - sum(count for _, count in self.starts), 0)
-            if want > room:
-                want = room
-                next_at = self.starts[0][0] + window if self.starts else None
-        return want, next_at
+            room, next_at = self._room_in_window(*self.rate)
+            self._short = want > room
+            want = min(want, room)
+        return want, next_at if self._short else None
 
-    def _window(self) -> int:
-        assert self.rate is not None
-        return self.rate[1] + min(-(-self.rate[1] * 2 // 100), 50)
+    def _room_in_window(self, most: int, per: int) -> tuple[int, int | None]:
+        """While a backlog stands at the limit, a tenth of the window may start a tenth of the rate, and some more."""
+        window = per + min(-(-per * 2 // 100), 50)
+        pace = max(window / 10, 50)
+        self.starts = [(at, count) for at, count in self.starts if self.now - window < at <= self.now]
+        lately = [(at, count) for at, count in self.starts if at + pace > self.now]
+        room = max(most - sum(count for _, count in self.starts), 0)
+        if self.full_at + 2 * window > self.now:
+            share = max(math.ceil(most * pace / window * 1.25) - sum(count for _, count in lately), 0)
+            if share < room:
+                return share, math.ceil((lately[0][0] if lately else self.now) + pace)
+        return room, self.starts[0][0] + window if self.starts else None
 
     def _claim(self, worker: str, may: int) -> list[Found]:
         claimed: list[Found] = []
@@ -329,6 +337,8 @@ class Model:
                 self._note("active", entry["id"])
         if claimed and self.rate is not None:
             self.starts.append((self.now, len(claimed)))
+        if self._short and len(claimed) == may and any(e["who"] is None for lane in LANES for e in self.lanes[lane]):
+            self.full_at = self.now
         return claimed
 
     def _next_ms(self, next_at: int | None) -> int:
@@ -586,6 +596,12 @@ class Model:
         self.paused = False
         self._tell("resumed", [""])
         return True
+
+    def limit(self, rate: tuple[int, int] | None, max_active: int | None) -> None:
+        """Set both limits; None lifts one."""
+        if rate is None:
+            self.full_at = 0
+        self.rate, self.max_active = rate, max_active
 
     # Schedules --------------------------------------------------------------------------------------------------------
 
