@@ -30,7 +30,8 @@ current_job: ContextVar[ActiveJob[Any] | None] = ContextVar("streamq_current_job
 
 LONGEST = 8_000
 """Characters of a message, a traceback or a field that are written; what is over is cut."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, ends of lines, and signs that turn text around."""
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _BOUND = ("queue", "job_id", "attempt")
 

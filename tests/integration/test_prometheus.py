@@ -25,6 +25,7 @@ from streamq import Queue, Schedule
 from tests.faults.workers import ROOT, eventually
 from tests.integration.scraping import PATIENCE, served
 from tests.integration.test_metrics import worker_of
+from tests.servers import RedisServer
 from tests.unit.test_metrics import listed
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -186,6 +187,35 @@ async def test_every_query_of_dashboard_and_rules_finds_something(queue: Queue, 
             await eventually(all_answer, 60, lambda: f"found nothing: {[(left[e], e) for e in missing]}")
             nan = [e for e in left if all(value["value"][1] == "NaN" for value in await server.query(e))]
             assert not nan
+
+
+@needs("prometheus")
+async def test_a_scraper_hears_of_an_outage_from_the_exporter_and_the_worker_and_of_its_end(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    exporter_of = served(tmp_path, ["streamq", "exporter", "m", "--port", "0"], REDIS_URL=server.url)
+    with worker_of(server.url, tmp_path, STREAMQ_LEASE="2") as worker, exporter_of as exporter:
+        await worker.serves()
+        await exporter.serves()
+        targets = [one.url.removeprefix("http://") for one in (worker, exporter)]
+        (tmp_path / "p").mkdir()
+        with prometheus(tmp_path / "p", *targets) as scraper:
+
+            async def says(**values: str) -> None:
+                """Wait until the last scrape of each series has this value."""
+
+                async def does() -> bool:
+                    found = {name: await scraper.query(name) for name in values}
+                    return all({one["value"][1] for one in found[name]} == {value} for name, value in values.items())
+
+                await eventually(does, 60)
+
+            await says(up="1", streamq_up="1", streamq_worker_healthy="1", streamq_queue_workers="1")
+            server.kill()
+            await says(up="1", streamq_up="0", streamq_worker_healthy="0")
+            assert await scraper.query("streamq_queue_workers") == []  # an old state would be a lie
+            server.start()
+            await says(up="1", streamq_up="1", streamq_worker_healthy="1", streamq_queue_workers="1")
 
 
 def panel_queries_by_expression() -> Iterator[tuple[str, str]]:

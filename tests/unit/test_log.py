@@ -101,13 +101,22 @@ def test_a_traceback_is_a_field_of_the_line_or_follows_it(as_json: Lines, as_tex
 
 
 @pytest.mark.parametrize(
-    "text", ["a\nERROR forged", "\x1b[31mred", "a\r\x00b\x7f", "line\u2028separator", "half \ud800 a pair"]
+    "text",
+    [
+        "a\nERROR forged",
+        "\x1b[31mred",
+        "a\r\x00b\x7f",
+        "line\u2028separator",
+        "half \ud800 a pair",
+        "turned \u202e around",
+        "\u2066x",
+    ],
 )
 def test_no_text_can_forge_a_line_or_move_a_terminal(as_json: Lines, as_text: Lines, text: str) -> None:
     for lines in (as_json, as_text):
         lines.logger.info(text, extra={"job_id": text, "queue": text, "attempt": text})
         assert lines.text.count("\n") == 1
-        assert not set(lines.text[:-1]) & set("\n\r\x00\x1b\x7f")
+        assert not set(lines.text[:-1]) & set("\n\r\x00\x1b\x7f\u2028\u202e\u2066")
 
 
 def test_passwords_in_addresses_are_hidden_wherever_they_are(as_json: Lines, as_text: Lines) -> None:
