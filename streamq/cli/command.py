@@ -23,6 +23,7 @@ from streamq.cli import (
     processes,
     queues,
     schedules,
+    script,
     top,
     watching,
 )
@@ -61,6 +62,7 @@ FAMILIES: tuple[Callable[[Commands], None], ...] = (
         flows.add_parsers,
         watching.add_parsers,
         doctor.add_parsers,
+        script.add_parsers,
     ),
     *(
         adding.add_parsers,
