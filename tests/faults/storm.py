@@ -91,7 +91,7 @@ class Outcome:
 
     def found(self) -> dict[str, Any]:
         """What came of it, for people."""
-        return {
+        found: dict[str, Any] = {
             "jobs accepted": self.accepted,
             "runs": self.runs,
             "lost": at_most(len(self.lost), self.accepted),
@@ -105,13 +105,15 @@ class Outcome:
             "parents that ran before their children had": len(self.before_their_children),
             "adds held back by a unique key": self.held_back,
             "adds whose fate the producer does not know": self.unsure,
-            "recoveries": len(self.recoveries),
-            "outage of the server, s: longest": round(max((b - a for a, b in self.outages), default=0.0), 2),
-            "recovery, s: median": round(percentile(self.recoveries, 0.5), 2),
-            "recovery, s: p99": round(percentile(self.recoveries, 0.99), 2),
-            "recovery, s: longest": round(max(self.recoveries, default=0.0), 2),
             "seconds": round(self.took, 1),
         }
+        if self.outages:
+            found["outage of the server, s: longest"] = round(max(until - since for since, until in self.outages), 2)
+        if self.recoveries:
+            found["recoveries"] = len(self.recoveries)
+            for what, share in (("median", 0.5), ("p99", 0.99), ("longest", 1.0)):
+                found[f"recovery, s: {what}"] = round(percentile(self.recoveries, share), 2)
+        return found
 
 
 class Storm:
