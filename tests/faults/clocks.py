@@ -63,8 +63,8 @@ class SteppedClock:
         without = {key: value for key, value in faketime("").items() if key != "FAKETIME"}
         return {**without, "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1"}
 
-    def set(self, ahead: int) -> None:
-        """Show a time that is so many seconds ahead of the true one, from now on."""
+    def set(self, ahead: int, *, speed: float = 1.0) -> None:
+        """Show a time that is so many seconds ahead of the true one, from now on; with `speed` it also drifts."""
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{ahead:+d}\n")
+        fresh.write_text(f"{ahead:+d}" + (f" x{speed}" if speed != 1 else "") + "\n")
         fresh.rename(self._file)  # never half written

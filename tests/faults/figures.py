@@ -18,6 +18,7 @@ from typing import Any
 
 from streamq.embedded import find_server
 from tests.faults.scene import LONG
+from tests.servers import RedisServer
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 KEPT, PAGE = DOCS / "reliability-figures.json", DOCS / "reliability.md"
@@ -34,11 +35,11 @@ def seed_of_this_run() -> int:
     return random.SystemRandom().randrange(1_000_000) if LONG else 1
 
 
-def versions() -> dict[str, str]:
-    """Name everything that a figure depends on."""
-    server = find_server()
+def versions(server: RedisServer | None = None) -> dict[str, str]:
+    """Name everything that a figure depends on; the server is the one that all tests find, unless named."""
+    program, release = (server.binary, server.version) if server else find_server()
     return {
-        "server": f"{server.path.name} {'.'.join(map(str, server.version))}",
+        "server": f"{program.name} {'.'.join(map(str, release))}",
         "streamq": version("streamq"),
         "redis-py": version("redis"),
         "python": platform.python_version(),
@@ -58,9 +59,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
-def publish(name: str, seed: int | None, faults: Mapping[str, int], found: Mapping[str, Any]) -> None:
+def publish(
+    name: str,
+    seed: int | None,
+    faults: Mapping[str, int],
+    found: Mapping[str, Any],
+    server: RedisServer | None = None,
+) -> None:
     """Print a run's figures as a table, and keep them if the environment names a file."""
-    entry = {"seed": seed, "faults": dict(faults), "found": dict(found), "versions": versions()}
+    entry = {"seed": seed, "faults": dict(faults), "found": dict(found), "versions": versions(server)}
     print(f"\n{name} (seed {seed})")
     for what, value in (*faults.items(), *found.items(), *entry["versions"].items()):
         print(f"  {what:<48} {value}")

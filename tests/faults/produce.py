@@ -28,6 +28,7 @@ UNIQUE = "unique-"
 FLOW, CHILD = "flow-", "child-"
 """How the ids of parents begin, and their children's: `child-0-<the parent's id>` and so on."""
 MOST_WAITING = 150
+LONGEST_DELAY = 3.0
 AT_ONCE = 5
 
 Making = tuple[str, str, Any, dict[str, Any]]
@@ -65,7 +66,7 @@ class Mix:
         return QUEUE, "thread-sleep", self._chance.uniform(0, 0.05), {}
 
     def delayed(self) -> Making:
-        return QUEUE, "noop", None, {"delay": self._chance.uniform(0.05, 3)}
+        return QUEUE, "noop", None, {"delay": self._chance.uniform(0.05, LONGEST_DELAY)}
 
     def retried(self) -> Making:
         failures = self._chance.choice([1, 2])

@@ -16,6 +16,7 @@ from tests.faults.clocks import SteppedClock, needs_faketime, server_that_bears_
 from tests.faults.figures import at_most, publish, seed_of_this_run
 from tests.faults.ledger import Ledger
 from tests.faults.load import busy, steady
+from tests.faults.produce import LONGEST_DELAY
 from tests.faults.scene import LONG, Scene, scaled
 from tests.faults.storm import Plan, Storm
 from tests.faults.workers import Fleet, eventually
@@ -25,6 +26,7 @@ pytestmark = [needs_faketime, pytest.mark.timeout(scaled(120, 900))]
 
 HOUR = 3_600
 NEVER = (1e6, 1e6)
+ONLY_LONG = pytest.mark.skipif(not LONG, reason="only in the long form")
 
 
 async def test_wrong_and_drifting_clocks_of_workers_and_producers_change_nothing(scene: Scene) -> None:
@@ -93,12 +95,38 @@ async def test_a_servers_clock_that_is_set_forth_and_back_repeats_and_loses_noth
     publish(
         "clock of the server", None, {"set by an hour, forth or back": 2 * steps},
         {"jobs": jobs, "lost": at_most(len(verdict.lost), jobs), "run twice": at_most(len(verdict.repeated), jobs)},
+        scene.server,
     )  # fmt: skip
     scene.each_ran_once()
     scene.clean()
 
 
-@pytest.mark.skipif(not LONG, reason="only in the long form: an audit comes within half a minute")
+@pytest.mark.parametrize("speed", [1.2, pytest.param(0.8, marks=ONLY_LONG)])
+async def test_a_servers_clock_that_drifts_shortens_delays_by_as_much_and_no_more(
+    clocked_scene: Scene, clock: SteppedClock, speed: float
+) -> None:
+    """Delays go by the server's clock; nothing runs before it says so, and nothing twice."""
+    clock.set(0, speed=speed)
+    plan = Plan(
+        seed_of_this_run(), jobs=scaled(800, 10_000), least_kills=0, least_server_kills=0, per_second=150,
+        kill_every=NEVER, server_every=NEVER,
+    )  # fmt: skip
+    outcome = await Storm(clocked_scene, plan).run()
+    publish(
+        f"drift of the server's clock by {speed:g}",
+        plan.seed,
+        {"clocks wrong": 1},
+        outcome.found(),
+        clocked_scene.server,
+    )
+    assert not outcome.lost
+    assert not outcome.unexplained
+    assert not outcome.repeated_by_kills
+    assert not outcome.wrong_ends
+    assert max(outcome.early.values(), default=0.0) <= max(LONGEST_DELAY * (1 - 1 / speed), 0.0) + 0.01
+
+
+@ONLY_LONG
 async def test_a_worker_that_dies_when_the_clock_was_put_back_is_missed_all_the_same(
     clocked_scene: Scene, clock: SteppedClock
 ) -> None:
