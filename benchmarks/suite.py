@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import drain, enqueue, growth, harness, idle, latency, memory, options, plots, script_time, waits
+from benchmarks import drain, enqueue, growth, harness, idle, keys, latency, memory, options, plots, script_time, waits
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
@@ -32,6 +32,7 @@ QUESTIONS: dict[str, tuple[Measure, dict[str, Any]]] = {
     "script_time": (script_time.measure, {}),
     "waits": (waits.measure, {}),
     "options": (options.measure, {"jobs": 20_000}),
+    "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
     "growth": (growth.measure, {"jobs": 20_000}),
 }
 

@@ -89,7 +89,7 @@ local function trim_parking(base, book, lane)
       redis.call(command, list)
     end
   end
-  book.parked[lane] = nil
+  book.parked[lane], book.trimmed = nil, true
 end
 
 -- Sees to all that follows from what has changed: fills the places that keys have as of right, and puts each key where its

@@ -5,7 +5,7 @@
 -- it have a place or are parked. `key_looks`: key -> when a tick is to look at it, since its rate holds it back until then.
 local NO_LIMIT = 1000000000
 
-local key_books, touched_keys = {}, {} -- what this call has read, or changed
+local key_books, touched_keys, key_defaults = {}, {}, {} -- what this call has read, or changed
 
 local function places_key(base, key)
   return base .. ':places:' .. key
@@ -21,7 +21,11 @@ local function book_of(base, key)
   if book then
     return book
   end
-  local all = redis.call('HMGET', base .. ':meta', 'key_active', 'key_rate_max', 'key_rate_ms', 'key_weight')
+  local all = key_defaults[base]
+  if not all then
+    all = redis.call('HMGET', base .. ':meta', 'key_active', 'key_rate_max', 'key_rate_ms', 'key_weight')
+    key_defaults[base] = all
+  end
   local own = redis.call('HMGET', base .. ':key:' .. key, 'active', 'rate_max', 'rate_ms', 'weight', 'paused')
   book = {
     base = base, key = key, most = tonumber(own[1] or all[1]) or NO_LIMIT,
@@ -57,6 +61,9 @@ end
 local function parked_in(base, book, lane)
   if not book.parked[lane] then
     book.parked[lane] = redis.call('LLEN', parking_key(base, lane, book.key))
+    if book.parked[lane] == 0 and not book.trimmed then
+      book.turns[lane] = false -- without parked jobs it had no turn
+    end
   end
   return book.parked[lane]
 end

@@ -63,6 +63,7 @@ def add_job_options(parser: arguments.Parser) -> None:
     option("--unique-ttl", type=arguments.span, metavar="SPAN", help="hold the key so long at most")
     option("--on-conflict", choices=get_args(OnConflict), default="return_existing", metavar="WHAT",
         help=f"if the key is held: {', '.join(get_args(OnConflict))} (default: return_existing)")  # fmt: skip
+    option("--key", metavar="KEY", help="whom it is for: keys share the workers fairly")
     option("--tag", action="append", default=[], metavar="WORD", help="may be given more than once")
     option("--header", action="append", default=[], type=arguments.header, metavar="NAME=VALUE",
         help="text for its handler; may be given more than once")  # fmt: skip
@@ -136,6 +137,7 @@ def run_options(options: Any) -> JobOptions:
         keep_completed=options.keep_completed,
         keep_failed=options.keep_failed,
         expires_in=options.expires_in,
+        key=options.key,
         tags=tuple(options.tag),
         headers=dict(options.header) or None,
         unique=_unique(options),

@@ -19,6 +19,7 @@ from streamq.cli import (
     exporter,
     flows,
     jobs,
+    keys,
     moving,
     processes,
     queues,
@@ -74,6 +75,7 @@ FAMILIES: tuple[Callable[[Commands], None], ...] = (
     ),
     exporter.add_parsers,
     dashboard.add_parsers,
+    keys.add_parsers,
 )
 
 

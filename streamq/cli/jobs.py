@@ -162,6 +162,8 @@ def _show(out: Output, found: JobSnapshot, history: list[Event], log: list[str],
     pairs += [(name, values.when_exactly(at)) for name, at in times.items() if at is not None]
     if (seconds := took(found)) is not None:
         pairs.append(("took", values.age(seconds)))
+    if found.key is not None:
+        pairs.append(("key", found.key))
     if found.unique_key is not None:
         pairs.append(("unique key", found.unique_key))
     if found.parents:

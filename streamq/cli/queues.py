@@ -137,7 +137,7 @@ async def limits(session: Session) -> None:
 def limit_fields(found: Limits) -> list[tuple[str, str]]:
     """Return limits as people read them."""
     return [
-        ("rate", "none" if found.rate is None else _rate(found.rate)),
+        ("rate", "none" if found.rate is None else rate_text(found.rate)),
         ("concurrency", "none" if found.concurrency is None else f"{found.concurrency:,} jobs at once"),
         ("max size", "none" if found.max_size is None else f"{found.max_size:,} jobs"),
         ("paused", "yes" if found.paused else "no"),
@@ -145,7 +145,8 @@ def limit_fields(found: Limits) -> list[tuple[str, str]]:
     ]
 
 
-def _rate(rate: RateLimit) -> str:
+def rate_text(rate: RateLimit) -> str:
+    """Return a rate limit as people read it."""
     return f"{rate.max:,} starts in any {values.age(rate.per)}"
 
 

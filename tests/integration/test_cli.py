@@ -283,6 +283,28 @@ async def test_limits_are_set_one_by_one_and_shown(cli: Cli, queue: Queue) -> No
     assert "its limit is 1" in cli("add", "q", "work", code=1).err
 
 
+async def test_keys_are_listed_limited_paused_and_resumed(cli: Cli, queue: Queue) -> None:
+    assert cli("add", "q", "work", "--key", "tenant-1").out == "added job 1 (work) to q\n"
+    cli("add", "q", "work", "--key", "tenant-1")
+    assert cli("job", "q", "1", "--json").record["key"] == "tenant-1"
+    shown = cli("key", "q", "tenant-1", "--rate", "10/1m", "--concurrency", "1", "--weight", "3", "--pause").out
+    assert re.findall(r"^(\w+) +(.*?) *$", shown, re.MULTILINE) == [
+        *(("jobs", "2"), ("parked", "1"), ("rate", "10 starts in any 1m 0s"), ("concurrency", "1"), ("weight", "3")),
+        ("paused", "yes"),
+    ]
+    assert (await queue.get_key("tenant-1")).paused
+    cli("key", "q", "tenant-1", "--resume", "--rate", "none")
+    found = await queue.get_key("tenant-1")
+    assert (found.paused, found.limits.rate, found.limits.concurrency) == (False, None, 1)
+    assert cli("key", "q", "--all", "--concurrency", "5", "--json").record["concurrency"] == 5
+    listed = cli("keys", "q").out
+    assert re.search(r"^tenant-1 +2 +1 +- +1 +3", listed, re.MULTILINE)
+    assert "for all keys: rate none, concurrency 5, weight none" in listed
+    assert cli("keys", "q", "--json").record["jobs"] == 2
+    assert "say which key" in cli("key", "q", code=2).err
+    assert "--all can't go with --pause" in cli("key", "q", "--all", "--pause", code=2).err
+
+
 @pytest.mark.usefixtures("worker")
 async def test_failed_jobs_are_retried_by_id_or_as_they_match(cli: Cli, queue: Queue) -> None:
     first, second = failed_job(cli), failed_job(cli)
