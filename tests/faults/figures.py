@@ -83,7 +83,7 @@ def _keep(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         known = json.loads(file.read() or "{}")
         known[name] = entry
         file.truncate(0)
-        file.write(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        file.write(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
 
 def render(kept: Mapping[str, Any]) -> str:
