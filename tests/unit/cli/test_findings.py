@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from streamq._engine.scripts import load, names
 from streamq.cli.doctor import COMMANDS
 from streamq.cli.findings import Facts, Finding, judge
 from streamq.policy import Priority
 from streamq.queue import QueueStats
 
-LUA = Path(__file__).resolve().parents[3] / "lua"
+ROOT = Path(__file__).resolve().parents[3]
+LUA, ACL = ROOT / "lua", ROOT / "deploy" / "redis" / "users.acl"
 MB = 1 << 20
 
 INFO = {
@@ -114,3 +116,42 @@ def test_the_permissions_asked_for_are_all_that_the_scripts_use() -> None:
     asked = {" ".join(command.split()[:n]) for command in COMMANDS for n in (1, 2)}
     assert len(called) > 40
     assert called - asked == set()
+
+
+READS = set(re.findall(r"^\| `(\w+)` \| reads \|", (ROOT / "docs" / "state-machine.md").read_text(), re.MULTILINE))
+ROLES = {
+    "producer": {"add", "stage", "commit", "get", "stats", "children", "flow", "schedule", "schedules", "cancel"},
+    "worker": set(names()),
+    "operator": set(names()) - {"tick"},
+    "viewer": READS - {"permissions"},
+}
+"""The transitions that the users of deploy/redis/users.acl are for."""
+WRITES = set(
+    """
+del hdel hincrby hset hsetnx incr incrby lpop lpush ltrim persist pexpire rpop rpush set unlink xack xadd xclaim xdel
+xgroup|create xgroup|delconsumer xgroup|setid xreadgroup xsetid xtrim zadd zincrby zrem zremrangebyrank zunionstore
+""".split()
+)
+"""They stand in libraries that reading scripts include, too, and are not called by these."""
+
+
+def called_by(script: str) -> set[str]:
+    """The commands that a script calls by name, as an ACL writes them."""
+    found = set()
+    for first, second in re.findall(r"redis\.p?call\(([^,)]*)(?:, '([A-Z]+)')?", load(script).body):
+        for word in re.findall(r"'([A-Z]+)'", first):
+            found.add((f"{word}|{second}" if word in ("XGROUP", "XINFO", "OBJECT") else word).lower())
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_users_of_the_deployment_may_run_all_that_their_scripts_call(role: str) -> None:
+    """A script that calls another command wants it in deploy/redis/users.acl, too."""
+    (rules,) = (line for line in ACL.read_text().splitlines() if line.startswith(f"user {role} "))
+    allowed = set(re.findall(r"\+([a-z|]+)", rules))
+    called = {command for script in ROLES[role] for command in called_by(script)}
+    assert called - allowed - (WRITES if role == "viewer" else set()) == set()
+    assert role != "viewer" or not allowed & WRITES
+    if role == "worker":
+        asked = {command.split()[0].lower() for command in COMMANDS}
+        assert asked - {command.split("|")[0] for command in allowed} == set()
