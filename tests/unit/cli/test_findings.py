@@ -126,12 +126,11 @@ ROLES = {
     "viewer": READS - {"permissions"},
 }
 """The transitions that the users of deploy/redis/users.acl are for."""
-WRITES = set(
-    """
+_WRITES = """
 del hdel hincrby hset hsetnx incr incrby lpop lpush ltrim persist pexpire rpop rpush set unlink xack xadd xclaim xdel
 xgroup|create xgroup|delconsumer xgroup|setid xreadgroup xsetid xtrim zadd zincrby zrem zremrangebyrank zunionstore
-""".split()
-)
+"""
+WRITES = set(_WRITES.split())
 """They stand in libraries that reading scripts include, too, and are not called by these."""
 
 
