@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +24,9 @@ from streamq.unique import Unique
 
 MAX_TAGS = 16
 MAX_HEADERS = 4_096
+MAX_URL = 2_000
+MAX_TOLD_ID = 200
+"""Bytes of the id of a job that a webhook is told of: the telling job's id holds it, and more."""
 _DIGITS = re.compile(r"[0-9]+\Z")
 
 
@@ -91,6 +95,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         unique: A key that only one job holds at a time; see `Unique`.
         key: Whom it is for: a tenant, an account. Keys share the workers fairly, and each can be limited: see
             `Queue.limit_key`.
+        webhook: A URL that is told when the job has completed, failed for good or been cancelled; see
+            `streamq.webhooks`, which workers of the queue need for it.
     """
 
     priority: Priority | msgspec.UnsetType = msgspec.UNSET
@@ -107,6 +113,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] | None = None
     unique: Unique | None = None
     key: str | None = None
+    webhook: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -138,6 +145,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             _check_headers(self.headers)
         if self.key is not None:
             check_text("key", self.key, MAX_NAME)
+        if self.webhook is not None:
+            _check_webhook(self.webhook, self.job_id)
 
     @property
     def lane(self) -> Priority:
@@ -162,6 +171,22 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _KINDS = (("backoff", Backoff), ("keep_completed", Retention), ("keep_failed", Retention), ("unique", Unique))
+
+
+def _check_webhook(url: Any, job_id: str | None) -> None:
+    if not isinstance(url, str) or len(url) > MAX_URL:
+        raise InvalidInput(f"webhook must be a URL of up to {MAX_URL:,} characters, not {url!r:.100}")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise InvalidInput(
+            f"webhook must be an http(s) URL without a password in it, not {url.rpartition('@')[2]!r:.100}"
+        )
+    if job_id is not None and len(job_id.encode()) > MAX_TOLD_ID:
+        raise InvalidInput(f"with a webhook, job_id may take {MAX_TOLD_ID} bytes, not {len(job_id.encode())}")
 
 
 def _check_tags(tags: Any) -> None:

@@ -66,6 +66,7 @@ class OptionFields(TypedDict, total=False):
     headers: Mapping[str, str] | None
     unique: Unique | None
     key: str | None
+    webhook: str | None
 
 
 NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]

@@ -1,7 +1,9 @@
 -- @include lib/unique
 -- @include lib/family
 -- @include lib/parking
--- What binds a job to others: a unique key (lib/unique), its family (lib/family), a key that says whom it is for (lib/places).
+-- @include lib/webhook
+-- What binds a job to others: a unique key (lib/unique), its family (lib/family), a key that says whom it is for (lib/places),
+-- who is told of its end (lib/webhook).
 -- A bound job has a record, with its bonds in fields of their own. `meta` says `bound` once a queue has had such a job; until
 -- then all of this costs one field that is read along.
 -- The gates that a new job passes, in this order: it holds its unique key; its children have ended; its time has come; its
@@ -46,6 +48,9 @@ local function bind(base, cap, now, job, bonds)
   if bonds.k then
     extend(fields, { 'ky', bonds.k })
   end
+  if bonds.w then
+    extend(fields, { 'wh', bonds.w })
+  end
   return nil, fields, parked
 end
 
@@ -70,6 +75,7 @@ local function unbind(base, now, cap, id, how, body, old)
   local going = { { base = base, id = id, how = how, body = body, old = old } }
   for _, job in ipairs(going) do
     release_unique(job.base, now, job.id, job.how)
+    announce(job.base, now, cap, job.id, job.how)
     if job.how ~= 'forgotten' then
       release_key(job.base, job.id)
     end

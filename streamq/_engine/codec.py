@@ -23,6 +23,8 @@ SCHEMA = 1
 READABLE = (1,)
 """The schema numbers that this version reads: its own and the one before."""
 
+WEBHOOK = "streamq-webhook"
+"""The name of the jobs that tell webhooks of other jobs' ends."""
 _BIG_INT = 1
 
 
@@ -203,6 +205,8 @@ def bonds(options: JobOptions) -> dict[str, Any]:
         found["u"] = options.unique.bond()
     if options.key is not None:
         found["k"] = options.key
+    if options.webhook is not None:
+        found["w"] = options.webhook
     return found
 
 
