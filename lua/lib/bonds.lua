@@ -68,8 +68,8 @@ end
 -- goes; `body` is the result or the error. `forgotten` follows when the record goes by retention, or was never to be kept.
 -- Parents that end with it go the same way. Returns whether the job is bound at all.
 local function unbind(base, now, cap, id, how, body, old)
-  local bonds = redis.call('HMGET', base .. ':job:' .. id, 'uk', 'ky', 'fl', 'fn')
-  if not (bonds[1] or bonds[2] or bonds[3] or bonds[4]) then
+  local bonds = redis.call('HMGET', base .. ':job:' .. id, 'uk', 'ky', 'fl', 'fn', 'wh')
+  if not (bonds[1] or bonds[2] or bonds[3] or bonds[4] or bonds[5]) then
     return false
   end
   local going = { { base = base, id = id, how = how, body = body, old = old } }
