@@ -50,6 +50,7 @@ local function refusal(jobs)
   return found
 end
 
+assert((#ARGV - FIRST_JOB + 1) % PER_JOB == 0, 'arguments are missing')
 local reply = answered(base, nonce, number)
 if not reply then
   local full = no_room(base, (#ARGV - FIRST_JOB + 1) / PER_JOB) and no_room(base, new_jobs(ARGV))

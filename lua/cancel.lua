@@ -8,6 +8,7 @@
 --          the job ended, or its outcome is that of a cancelled one. Tick (sweep): a lost worker's job ends as cancelled.
 --          Safe to call twice.
 -- @include lib/clock
+-- @include lib/sound
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
@@ -19,6 +20,7 @@
 -- @include lib/cancel_job
 -- @include lib/overlap
 local base, id, reason, keep_count, keep_age_ms, cap = KEYS[1], unpack(ARGV, 1, 5)
+sound(base, keep_count, keep_age_ms)
 local job = locate(base, id)
 if not job then
   return 'unknown'

@@ -7,6 +7,7 @@
 -- RETURNS  {cutoff ms, cursor ("": all were looked at), ids of those that are cancelled or asked …}
 -- RACES    as cancel, for each. Jobs that come into the state between two calls are younger than the cutoff, or met later.
 -- @include lib/clock
+-- @include lib/sound
 -- @include lib/events
 -- @include lib/record
 -- @include lib/entry
@@ -22,6 +23,7 @@
 -- @include lib/overlap
 local base, state, cutoff, cursor, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local name, reason, keep_count, keep_age_ms, cap = unpack(ARGV, 5, 9)
+sound(base, limit, keep_count, keep_age_ms)
 local LOOK = 1000
 local turn = new_turn(base, now_ms(), cap, nil, read_meta(base))
 local ids, looked = {}, 0

@@ -11,7 +11,9 @@
 -- @include lib/spare
 -- @include lib/locate
 -- @include lib/parking
+-- @include lib/sound
 local base, id, lane, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+sound(base, lane)
 local job = locate(base, id)
 if not job then
   return 'unknown'

@@ -12,8 +12,10 @@
 -- @include lib/spare
 -- @include lib/lane
 -- @include lib/discard
+-- @include lib/sound
 local base, state, grace_ms, cutoff, from = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, last, cap = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
+sound(base, from, limit, grace_ms)
 local now = now_ms()
 cutoff = cutoff or now - grace_ms
 local ids, cursor

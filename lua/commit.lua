@@ -8,6 +8,7 @@
 --          {-4, jobs in the queue, its limit} they don't fit, nothing was added and the batch is gone
 -- RACES    tick: takes over a batch whose producer has been silent for ten seconds. The same call again repeats its answer.
 -- @include lib/clock
+-- @include lib/sound
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/record
@@ -17,6 +18,7 @@
 -- @include lib/batch
 -- @include lib/room
 local base, nonce, number, cap, batch, parts = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+sound(base)
 local reply = answered(base, nonce, number)
 if reply then
   return reply

@@ -11,8 +11,10 @@
 -- @include lib/spare
 -- @include lib/lane
 -- @include lib/discard
+-- @include lib/sound
 local base, delayed_too, cutoff, cursor = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
 local limit, cap = tonumber(ARGV[4]), ARGV[5]
+sound(base, limit)
 local now = now_ms()
 cutoff = cutoff or now
 local ids, more = {}, ''

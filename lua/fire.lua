@@ -10,6 +10,7 @@
 -- RACES    fire, schedule, suspend, restart, unschedule: the first one changes the slot or the revision, which the others
 --          then miss. Safe to call twice.
 -- @include lib/clock
+-- @include lib/sound
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/record
@@ -27,6 +28,7 @@
 local base, id, rev, expected, next_slot, cap = KEYS[1], unpack(ARGV, 1, 5)
 local keep_count, keep_age_ms, missed, named = unpack(ARGV, 6, 9)
 local LOOK_AGAIN_MS, FIRST = 500, 10
+sound(base, next_slot == '' and 0 or next_slot, keep_count, keep_age_ms, missed, named)
 missed, named = tonumber(missed), tonumber(named)
 
 local now, schedule = now_ms(), read_schedule(base, id)

@@ -6,7 +6,9 @@
 -- RETURNS  1
 -- RACES    tick: one that runs just before goes by the old limits. Safe to call twice.
 -- @include lib/wake
+-- @include lib/sound
 local base, rate_max, rate_ms, max_active = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+sound(base, rate_max == '' and 0 or rate_max, rate_max == '' and 0 or rate_ms, max_active == '' and 0 or max_active)
 local meta_key = base .. ':meta'
 if rate_max == '0' then
   redis.call('HDEL', meta_key, 'rate_max', 'rate_ms', 'rate_full')

@@ -4,7 +4,9 @@
 -- ARGV     1 jobs that wait, run or are delayed at most | 0 for no limit
 -- RETURNS  1
 -- RACES    add: one that runs just before goes by the old number. Safe to call twice.
+-- @include lib/sound
 local base, most = KEYS[1], ARGV[1]
+sound(base)
 if most == '0' then
   redis.call('HDEL', base .. ':meta', 'max_size')
 else

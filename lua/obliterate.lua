@@ -13,7 +13,9 @@
 -- @include lib/spare_count
 -- @include lib/lane
 -- @include lib/discard
+-- @include lib/sound
 local base, force, limit, cap = KEYS[1], ARGV[1] == '1', tonumber(ARGV[2]), ARGV[3]
+sound(base, ARGV[2])
 local active, now = 0, now_ms()
 for lane = 1, 4 do
   local pending = redis.pcall('XPENDING', base .. ':lane:' .. lane, 'w')

@@ -5,7 +5,9 @@
 -- RETURNS  1, or 0 if it was paused already
 -- RACES    tick: jobs claimed before go on.
 -- @include lib/events
+-- @include lib/sound
 local base, cap = KEYS[1], ARGV[1]
+sound(base)
 if redis.call('HSETNX', base .. ':meta', 'paused', '1') == 0 then
   return 0
 end

@@ -8,6 +8,7 @@
 -- @include lib/entry
 -- @include lib/report
 local base, lane, entry, id, value, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+assert(cap, 'arguments are missing')
 local lane_key, job_key = base .. ':lane:' .. lane, base .. ':job:' .. id
 if not report_to_record(lane_key, job_key, lane, entry) then
   return 0

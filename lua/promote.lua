@@ -14,7 +14,9 @@
 -- @include lib/unique
 -- @include lib/append
 -- @include lib/lineup
+-- @include lib/sound
 local base, id, cap = KEYS[1], ARGV[1], ARGV[2]
+sound(base)
 local job = locate(base, id)
 if not job then
   return 'unknown'

@@ -10,7 +10,9 @@
 -- @include lib/match
 -- @include lib/lane
 -- @include lib/letters
+-- @include lib/sound
 local base, first, last, count, name, kind, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+sound(base, count)
 local letters, jobs = {}, {}
 if last == '' then
   last = last_letter(base)

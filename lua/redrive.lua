@@ -21,7 +21,9 @@
 -- @include lib/append
 -- @include lib/lineup
 -- @include lib/revive
+-- @include lib/sound
 local base, first, last, count, name, kind, cap = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+sound(base, count)
 local now, ids, stay, bound = now_ms(), {}, 0, is_bound(base)
 if last == '' then
   last = last_letter(base)

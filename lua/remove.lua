@@ -13,7 +13,9 @@
 -- @include lib/spare
 -- @include lib/locate
 -- @include lib/take_out
+-- @include lib/sound
 local base, id, force, cap = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3]
+sound(base)
 local job = locate(base, id)
 if not job then
   return 'unknown'

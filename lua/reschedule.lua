@@ -12,7 +12,9 @@
 -- @include lib/spare
 -- @include lib/locate
 -- @include lib/unique
+-- @include lib/sound
 local base, id, start, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+sound(base, string.sub(start, 2))
 local job = locate(base, id)
 if not job then
   return 'unknown'

@@ -6,7 +6,9 @@
 -- RACES    schedule: the revision tells that the slot no longer holds. Safe to call twice.
 -- @include lib/wake
 -- @include lib/schedules
+-- @include lib/sound
 local base, id, rev, next_slot = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+sound(base)
 local key, schedule = schedule_key(base, id), read_schedule(base, id)
 if not schedule then
   return -1

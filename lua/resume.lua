@@ -6,7 +6,9 @@
 -- RACES    tick: the wake token makes an idle worker look at once.
 -- @include lib/events
 -- @include lib/wake
+-- @include lib/sound
 local base, cap = KEYS[1], ARGV[1]
+sound(base)
 if redis.call('HDEL', base .. ':meta', 'paused') == 0 then
   return 0
 end

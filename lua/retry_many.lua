@@ -14,9 +14,11 @@
 -- @include lib/append
 -- @include lib/lineup
 -- @include lib/revive
+-- @include lib/sound
 local base, state, cutoff, from, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local name, kind, cap = ARGV[5], ARGV[6], ARGV[7]
 local LOOK = 300
+sound(base, from, limit)
 local now, bound = now_ms(), is_bound(base)
 cutoff = cutoff or now
 local looked = redis.call('ZRANGE', base .. ':' .. state, from, from + LOOK - 1, 'WITHSCORES')

@@ -11,8 +11,10 @@
 -- @include lib/clock
 -- @include lib/wake
 -- @include lib/schedules
+-- @include lib/sound
 local base, id, spec, timing, lane, envelope, overlap, limit = KEYS[1], unpack(ARGV, 1, 7)
 local anchor, next_slot, bonds = ARGV[8], ARGV[9], ARGV[10]
+sound(base, lane, limit == '' and 0 or limit, anchor == '' and 0 or anchor, next_slot == '' and 0 or next_slot)
 local key, schedules_key, now = schedule_key(base, id), base .. ':schedules', now_ms()
 local stored = read_schedule(base, id) or {}
 

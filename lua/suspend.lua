@@ -5,7 +5,9 @@
 -- RETURNS  1; 0 if it was paused already; -1 if it is unknown
 -- RACES    fire: whichever runs first wins; after this it finds the schedule paused. Safe to call twice.
 -- @include lib/schedules
+-- @include lib/sound
 local base, id = KEYS[1], ARGV[1]
+sound(base)
 local key = schedule_key(base, id)
 if redis.call('EXISTS', key) == 0 then
   return -1

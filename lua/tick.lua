@@ -33,6 +33,7 @@
 -- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
 --          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
 -- @include lib/clock
+-- @include lib/sound
 -- @include lib/wake
 -- @include lib/events
 -- @include lib/record
@@ -58,6 +59,7 @@ local base, worker, lease_ms, want = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumb
 local max_stalls, held_too, event_cap, dead_cap = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6], ARGV[7]
 local marks = tonumber(ARGV[8])
 local NOT_SETTLED = -1
+numbers(lease_ms, want, max_stalls, marks)
 
 local now = now_ms()
 local meta = read_meta(base)

@@ -17,7 +17,9 @@
 -- @include lib/producer
 -- @include lib/schedules
 -- @include lib/overlap
+-- @include lib/sound
 local base, id, nonce, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+sound(base)
 local reply = answered(base, nonce, 1)
 if reply then
   return reply

@@ -5,6 +5,8 @@
 -- RETURNS  1, or 0 if it is unknown
 -- RACES    fire: whichever runs first wins; after this it finds nothing. Safe to call twice.
 -- @include lib/schedules
+-- @include lib/sound
 local base, id = KEYS[1], ARGV[1]
+sound(base)
 redis.call('ZREM', base .. ':schedules', id)
 return redis.call('UNLINK', schedule_key(base, id))

@@ -14,7 +14,9 @@
 -- @include lib/spare
 -- @include lib/locate
 -- @include lib/append
+-- @include lib/sound
 local base, id, before, envelope, cap = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+sound(base)
 local job = locate(base, id)
 if not job then
   return 'unknown'
