@@ -8,7 +8,7 @@
 -- @include lib/wake
 -- @include lib/sound
 local base, rate_max, rate_ms, max_active = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
-sound(base, rate_max == '' and 0 or rate_max, rate_max == '' and 0 or rate_ms, max_active == '' and 0 or max_active)
+sound(base, (rate_max == '' or rate_max == '0') and 0 or rate_ms, max_active == '' and 0 or max_active)
 local meta_key = base .. ':meta'
 if rate_max == '0' then
   redis.call('HDEL', meta_key, 'rate_max', 'rate_ms', 'rate_full')

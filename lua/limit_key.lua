@@ -6,11 +6,13 @@
 -- RETURNS  1
 -- RACES    tick: one that runs just before goes by the old limits; jobs that stand in a lane by them step back when they are
 --          claimed. Safe to call twice.
+-- @include lib/sound
 -- @include lib/clock
 -- @include lib/wake
 -- @include lib/parking
 -- @include lib/key_change
 local base, key, rate_max, rate_ms, most, weight = KEYS[1], unpack(ARGV, 1, 5)
+sound(base, (rate_max == '' or rate_max == '0') and 0 or rate_ms, most == '' and 0 or most, weight == '' and 0 or weight)
 local settings, prefix = base .. ':meta', 'key_'
 if key ~= '' then
   settings, prefix = base .. ':key:' .. key, ''

@@ -10,8 +10,10 @@
 -- @include lib/sound
 local base, lane, entry, id, line = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lines_cap, event_cap = tonumber(ARGV[5]), ARGV[6]
-numbers(ARGV[5])
+numbers(lines_cap)
+assert(lines_cap > 0, 'a log keeps a line at least')
 redis.call('LLEN', base .. ':log:' .. id)
+redis.call('HEXISTS', base .. ':meta', 'logged')
 local lane_key, job_key, log_key = base .. ':lane:' .. lane, base .. ':job:' .. id, base .. ':log:' .. id
 if not report_to_record(lane_key, job_key, lane, entry) then
   return 0

@@ -4,11 +4,13 @@
 -- ARGV     1 key
 -- RETURNS  1, or 0 if it was paused already
 -- RACES    tick: jobs claimed before go on.
+-- @include lib/sound
 -- @include lib/clock
 -- @include lib/wake
 -- @include lib/parking
 -- @include lib/key_change
 local base, key = KEYS[1], ARGV[1]
+sound(base)
 if redis.call('HSETNX', base .. ':key:' .. key, 'paused', '1') == 0 then
   return 0
 end

@@ -97,7 +97,7 @@ async def test_nobody_is_woken_for_a_job_whose_key_is_at_its_limit(bench: Bench)
 async def test_parked_jobs_count_when_a_queue_is_full(bench: Bench, most: int) -> None:
     await bench.store.max_size(most)
     await bench.add(count=5, key="a")
-    reply = await bench.call("add", "m", 1, 0, 3, "0", "", b"e", 3, "0", "", b"e", 3, "0", "", b"e")
+    reply = await bench.call("add", "m", 1, 0, "", 3, "0", "", b"e", 3, "0", "", b"e", 3, "0", "", b"e")
     assert reply == [-4, 5, most]
 
 

@@ -1,7 +1,7 @@
 """A script that errors has written nothing: with hostile arguments, and with keys of the wrong type, one at a time.
 
 A script that does not error may do what it likes with nonsense here; what it must not do is stop half way. `tick` is
-called too often to look at each key and each outcome first: of it, the arguments are tried that hold for the whole call.
+called too often to look at each key and outcome first: of it, the arguments are tried that hold for the whole call.
 The counter may have moved on: it only ever goes up, and numbers may be missing.
 """
 
@@ -33,6 +33,9 @@ HOSTILE: list[Any] = [
     "", "0", "-1", "1", "x", "nan", "inf", "1e400", "9" * 400, "-9223372036854775808", "9223372036854775807", "1.5",
     "\0", b"\xff\xfe", "5-0", "0-0", "+", "-", "a" * 70_000, "job:1", "0|\x80",
 ]  # fmt: skip
+
+JOB_BY_JOB = {"cancel_many", "forward"}
+"""A record of another type ends these at that job; those before it are done, and the next call goes on."""
 
 WRONG = ("string", "list", "hash")
 """What a key is turned into, unless it is that anyhow."""
@@ -125,7 +128,7 @@ def templates(dataset: Dataset) -> dict[str, list[Arg]]:
         *("fail", lane, entry, job_id, ERROR, 5, DAY_MS, 1_790_000_000_000, 1),
     ]
     return {
-        "add": ["n2", 1, CAP, *jobs],
+        "add": ["n2", 1, CAP, "", *jobs],
         "stage": ["batch", 1, *jobs],
         "commit": ["b", 1, CAP, "batch", "1"],
         "tick": ["ann", 60_000, 5, 3, 1, CAP, CAP, 1, "own", *outcomes],
@@ -156,6 +159,10 @@ def templates(dataset: Dataset) -> dict[str, list[Arg]]:
         "suspend": ["daily"],
         "restart": ["daily", schedule["rev"], "5"],
         "unschedule": ["daily"],
+        "limit_key": ["acme", "5", "1000", "2", "3"],
+        "pause_key": ["acme"],
+        "resume_key": ["acme"],
+        "forward": ["sq:{other}", CAP, "", ""],
         "cancel": ["late", "why", 5, DAY_MS, CAP],
         "cancel_many": ["waiting", "", "", 10, "", "why", 5, DAY_MS, CAP],
     }
@@ -181,6 +188,8 @@ def test_a_script_that_meets_a_key_of_another_type_writes_all_or_nothing(dataset
     faults: set[str] = set()
     for name, args in templates(dataset).items():
         for key in keys if name != "tick" else []:
+            if name in JOB_BY_JOB and b":job:" in key:
+                continue
             for wrong in WRONG:
                 dataset.restore()
                 if dataset.client.type(key).decode() == wrong:
