@@ -1,14 +1,15 @@
 """A script that errors has written nothing: with hostile arguments, and with keys of the wrong type, one at a time.
 
-A script that does not error may do what it likes with nonsense here; what it must not do is stop half way. `tick` is
-called too often to look at each key and outcome first: of it, the arguments are tried that hold for the whole call.
+A script that does not error may do what it likes with nonsense here; what it must not do is stop half way. `tick` and
+`add` are called too often to look at each outcome and each job first (and `tick` at each key): of them, the arguments
+are tried that hold for the whole call.
 The counter may have moved on: it only ever goes up, and numbers may be missing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +34,9 @@ HOSTILE: list[Any] = [
     "", "0", "-1", "1", "x", "nan", "inf", "1e400", "9" * 400, "-9223372036854775808", "9223372036854775807", "1.5",
     "\0", b"\xff\xfe", "5-0", "0-0", "+", "-", "a" * 70_000, "job:1", "0|\x80",
 ]  # fmt: skip
+
+HEADS = {"add": (0, 1, 2, 3), "tick": (1, 2, 3, 7)}
+"""Of `tick`: the lease, jobs wanted, stalls, number of marks."""
 
 JOB_BY_JOB = {"cancel_many", "forward"}
 """A record of another type ends these at that job; those before it are done, and the next call goes on."""
@@ -208,8 +212,8 @@ def test_a_script_that_meets_hostile_arguments_writes_all_or_nothing(dataset: Da
     faults: set[str] = set()
     chance = random.Random(7)  # noqa: S311 - always the same nonsense
     for name, good in templates(dataset).items():
-        heads = _mutations(good, chance) if name != "tick" else _mutations_of_the_head(good)
-        for args, what in heads:
+        tried = _mutations_at(good, HEADS[name]) if name in HEADS else _mutations(good, chance)
+        for args, what in tried:
             dataset.restore()
             before = dataset.dump()
             error = dataset.run(name, args)
@@ -218,11 +222,11 @@ def test_a_script_that_meets_hostile_arguments_writes_all_or_nothing(dataset: Da
     assert not faults, "\n".join(sorted(faults))
 
 
-def _mutations_of_the_head(good: list[Arg]) -> list[tuple[list[Arg], str]]:
-    """Lease, jobs wanted, stalls, number of marks."""
+def _mutations_at(good: list[Arg], places: Sequence[int]) -> list[tuple[list[Arg], str]]:
+    """Some arguments replaced by each hostile value; not the number of marks by another number."""
     return [
         ([*good[:at], bad, *good[at + 1 :]], f"argument {at + 1} is {bad!r:.30}")
-        for at in (1, 2, 3, 7)
+        for at in places
         for bad in HOSTILE
         if not (at == 7 and str(bad).lstrip("-").isdigit())
     ]
