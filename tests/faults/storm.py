@@ -23,7 +23,7 @@ from tests.faults.ledger import ENVIRONMENT
 from tests.faults.produce import CHILD, FAILS, LIMITED, QUEUE, UNIQUE
 from tests.faults.scene import Scene
 from tests.faults.state import base_of, clean_state, ended_ids, is_idle
-from tests.faults.workers import ROOT, WorkerProcess, eventually
+from tests.faults.workers import ROOT, WorkerProcess, ends_with_us, eventually
 
 TERMINAL = {b"completed", b"failed", b"cancelled"}
 LIMIT_PER_SECOND = 100
@@ -167,8 +167,9 @@ class Storm:
             ENVIRONMENT: str(self.scene.ledger.path),
         }  # fmt: skip
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.produce", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL
-        )
+            [sys.executable, "-m", "tests.faults.produce", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+            preexec_fn=ends_with_us(),
+        )  # fmt: skip
 
     async def _kill_workers(self, workers: list[WorkerProcess]) -> None:
         while True:

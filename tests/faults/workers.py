@@ -4,7 +4,7 @@
     await worker.ready()
     worker.kill()
 
-Nothing here knows streamq but the command line and the environment that it is started with.
+Nothing here knows how workers work, but for the command line and the environment that they are started with.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Self
 
 import psutil
 
+from streamq.embedded.supervisor import end_with_parent
 from tests.faults.ledger import ENVIRONMENT, Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,11 @@ async def stays(condition: Callable[[], object], seconds: float, what: str) -> N
     while time.monotonic() < until:
         assert condition(), f"did not last: {what}"
         await asyncio.sleep(_POLL)
+
+
+def ends_with_us() -> Callable[[], None] | None:
+    """Return what a child does before it starts, so that a killed test run leaves no process behind; Linux only."""
+    return end_with_parent(os.getpid()) if sys.platform == "linux" else None
 
 
 class Stalls:
@@ -133,6 +139,7 @@ class WorkerProcess:
                 [sys.executable, "-X", "dev" if self._environment.get("FAULTS_DEV") else "utf8", "-m", "streamq.worker",
                  *self._arguments],
                 cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=ends_with_us(),
             )  # fmt: skip
         self.expected_to_live = True
 
