@@ -16,7 +16,22 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import drain, enqueue, growth, harness, idle, keys, latency, memory, options, plots, script_time, waits
+from benchmarks import (
+    drain,
+    enqueue,
+    flows,
+    growth,
+    harness,
+    idle,
+    keys,
+    latency,
+    listing,
+    memory,
+    options,
+    plots,
+    script_time,
+    waits,
+)
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
@@ -33,6 +48,9 @@ QUESTIONS: dict[str, tuple[Measure, dict[str, Any]]] = {
     "waits": (waits.measure, {}),
     "options": (options.measure, {"jobs": 20_000}),
     "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
+    "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
+    "flows": (flows.measure, {"flows": 2_000}),
+    "listing": (listing.measure, {"jobs": 1_000_000, "foreign": 1_000_000}),
     "growth": (growth.measure, {"jobs": 20_000}),
 }
 
