@@ -48,7 +48,6 @@ QUESTIONS: dict[str, tuple[Measure, dict[str, Any]]] = {
     "waits": (waits.measure, {}),
     "options": (options.measure, {"jobs": 20_000}),
     "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
-    "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
     "flows": (flows.measure, {"flows": 2_000}),
     "listing": (listing.measure, {"jobs": 1_000_000, "foreign": 1_000_000}),
     "growth": (growth.measure, {"jobs": 20_000}),
