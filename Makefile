@@ -4,13 +4,14 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = demo,dashboard
 
-.PHONY: help demo test storm lint docs bench bench-check clean model
+.PHONY: help demo test storm lint docs bench bench-check clean model audit
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
 	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
 	@echo "make model  run 50,000 random steps beside a plain model (about half an hour)"
+	@echo "make audit  ask whether a dependency has a known weakness"
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
 	@echo "make bench  measure everything and draw the plots (about a quarter of an hour)"
@@ -39,6 +40,11 @@ storm: $(INSTALLED)
 # The state machine of tests/model at length: half an hour. The short form runs in `make test`.
 model: $(INSTALLED)
 	@STREAMQ_MODEL_STEPS=$${STREAMQ_MODEL_STEPS:-50000} $(BIN)/python -m pytest tests/model
+
+# Asks the advisory database about all that is installed, so it needs the network.
+audit: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet pip-audit
+	@$(BIN)/python -m pip_audit --skip-editable
 
 lint: $(INSTALLED)
 	@echo "== ruff check =="

@@ -139,7 +139,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidInput(f"{name} must be a {kind.__name__}, not {value!r}")
         if self.expires_in is not None:
             seconds("expires_in", self.expires_in, low=0.001)
-        if self.tags:
+        if self.tags != ():
             _check_tags(self.tags)
         if self.headers is not None:
             _check_headers(self.headers)

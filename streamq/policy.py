@@ -26,10 +26,14 @@ def seconds(name: str, value: Seconds, *, low: float = 0.0, high: float = MAX_SE
     """Return `value` in seconds; raise InvalidInput, naming it, if it is no number from `low` to `high`."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or math.isnan(float(value) if isinstance(value, float) else 0)
+    ):
         raise InvalidInput(f"{name} must be seconds (a number or a timedelta), not {value!r}")
     if not low <= value <= high:
-        raise InvalidInput(f"{name} must be between {low:g} and {high:g} seconds, not {value!r}")
+        raise InvalidInput(f"{name} must be between {low:g} and {high:g} seconds, not {_shown(value)}")
     return float(value)
 
 
@@ -38,8 +42,13 @@ def whole(name: str, value: int, *, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput(f"{name} must be a whole number, not {value!r}")
     if not low <= value <= high:
-        raise InvalidInput(f"{name} must be between {low:,} and {high:,}, not {value!r}")
+        raise InvalidInput(f"{name} must be between {low:,} and {high:,}, not {_shown(value)}")
     return value
+
+
+def _shown(value: float) -> str:
+    """Show a number; Python refuses to write out the longest ones."""
+    return repr(value) if isinstance(value, float) or value.bit_length() < 1_000 else "a number of so many digits"
 
 
 class Priority(enum.IntEnum):
