@@ -100,6 +100,7 @@ def run(task: Task, line: _Line) -> Ended:
             processor=processor.name,
         )  # fmt: skip
         current_job.set(job)
+        line.send(Said("started", b""))
         result = processor.handler(job)
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))

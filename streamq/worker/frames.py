@@ -31,7 +31,8 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
-    """Something from the handler while it runs: `progress` (encoded), `log` (a line), `extend` (seconds, encoded)."""
+    """Something about the handler while it runs: `started` (empty), `progress` (encoded), `log` (a line), `extend`
+    (seconds, encoded)."""
 
     kind: str
     body: bytes

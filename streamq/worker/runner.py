@@ -74,6 +74,8 @@ WORDS = {
 """How the log calls the kinds of outcomes."""
 MOST_NAMES = 1_000
 """Job names that are remembered; a processor for every name (`*`) may meet any number."""
+PROCESS_START = 60.0
+"""Seconds that a handler's process may take until the handler begins, if its time is limited."""
 
 
 class Runner:
@@ -209,7 +211,7 @@ class Runner:
             elif known.place == "loop":
                 result = await processor.handler(job)
             else:
-                result = await self._elsewhere(known, job)
+                result = await self._elsewhere(known, job, control)
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
@@ -230,8 +232,11 @@ class Runner:
         self._finished(attempt, outcome)
 
     async def _within(self, timeout: float, known: _Known, job: ActiveJob[Any], control: _Control) -> Any:
-        call = known.processor.handler(job) if known.place == "loop" else self._elsewhere(known, job)
-        control.limit = limit = asyncio.timeout(timeout)
+        call = known.processor.handler(job) if known.place == "loop" else self._elsewhere(known, job, control)
+        # A process may have to be started first, and to import the handler's module: that is not the handler's time.
+        before = PROCESS_START if known.place == "process" else 0.0
+        control.limit = limit = asyncio.timeout(before + timeout)
+        control.timeout = timeout
         start = time.monotonic()
         try:
             async with limit:
@@ -252,13 +257,13 @@ class Runner:
         tell(observer, observer.thread_left, job.queue, processor.name)
         log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
 
-    async def _elsewhere(self, known: _Known, job: ActiveJob[Any]) -> Any:
+    async def _elsewhere(self, known: _Known, job: ActiveJob[Any], control: _Control) -> Any:
         """Run a handler that is not for the loop: in a thread, or in a process."""
         if known.place == "process":
-            return await self._in_process(known.processor, job)
+            return await self._in_process(known.processor, job, control)
         return await self._threads.run(known.processor.handler, job)
 
-    async def _in_process(self, processor: Processor, job: ActiveJob[Any]) -> Any:
+    async def _in_process(self, processor: Processor, job: ActiveJob[Any], control: _Control) -> Any:
         limit = self._settings.max_payload
         task = Task(
             processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
@@ -268,6 +273,8 @@ class Runner:
         async def said(value: Said) -> None:
             if value.kind == "log":
                 await job.log(value.body.decode())
+            elif value.kind == "started":
+                control.started()
             elif value.kind == "extend":
                 job.extend_timeout(codec.decode(value.body))
             else:
@@ -294,12 +301,13 @@ def _without_values(error: Exception) -> str:
 class _Control:
     """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
 
-    __slots__ = ("_claim", "_loop", "_settings", "_store", "extended", "limit")
+    __slots__ = ("_claim", "_loop", "_settings", "_store", "extended", "limit", "timeout")
 
     def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
         self.limit: asyncio.Timeout | None = None
-        """The attempt's timeout, if it has one; `extended` by the handler or not."""
+        """The attempt's timeout, if it has one: `timeout` seconds, `extended` by the handler or not."""
+        self.timeout = 0.0
         self.extended = False
 
     def progress(self, value: Any) -> Awaitable[None]:
@@ -311,6 +319,12 @@ class _Control:
         claim = self._claim
         line = str(line).encode("utf-8", "replace").decode()[:LOG_LINE_LIMIT]
         return self._do(self._store.log(claim.lane, claim.entry, claim.job_id, line))
+
+    def started(self) -> None:
+        """The handler begins only now, in its process: so does its time."""
+        if self.limit is not None:
+            with contextlib.suppress(RuntimeError):  # its time is up
+                self.limit.reschedule(self._loop.time() + self.timeout)
 
     def extend_timeout(self, seconds: float) -> None:
         if self.limit is None:

@@ -31,6 +31,11 @@ def crash(job: ActiveJob[Any]) -> NoReturn:
     os._exit(9)
 
 
+@processors.register("instant", queue="processes", run_in="process", attempts=1, timeout=0.1)
+def instant(job: ActiveJob[Any]) -> str:
+    return "in time"
+
+
 @processors.register("spin", queue="processes", run_in="process", attempts=1, timeout=0.5)
 def spin(job: ActiveJob[Any]) -> NoReturn:
     with open(job.data, "w") as file:

@@ -55,6 +55,10 @@ async def test_a_handler_whose_time_is_up_is_killed(queue: Queue, tmp_path: Path
     assert not psutil.pid_exists(int(note.read_text()))
 
 
+async def test_the_start_of_a_process_is_not_the_handlers_time(queue: Queue) -> None:
+    assert await (await queue.add("instant")).result(PATIENCE) == "in time"
+
+
 async def test_what_a_handler_raises_keeps_its_type_and_text(queue: Queue) -> None:
     job = await queue.add("raise", "gone")
     with pytest.raises(JobFailed, match="KeyError: 'gone'"):
