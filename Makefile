@@ -41,7 +41,7 @@ storm: $(INSTALLED)
 model: $(INSTALLED)
 	@STREAMQ_MODEL_STEPS=$${STREAMQ_MODEL_STEPS:-50000} $(BIN)/python -m pytest tests/model
 
-# Asks the advisory database about all that is installed, so it needs the network.
+# Asks the advisory database about all that is installed, so it needs the network: what it could not ask about, it lists.
 audit: $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet pip-audit
 	@$(BIN)/python -m pip_audit --skip-editable
