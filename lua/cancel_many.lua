@@ -101,6 +101,7 @@ end
 local function by_rank()
   local from = tonumber(cursor) or 0
   local key = base .. ':' .. state
+  local size = redis.call('ZCARD', key)
   local found = redis.call('ZRANGE', key, from, from + limit - 1)
   for _, id in ipairs(found) do
     -- A parent may have ended with the child before it.
@@ -108,7 +109,9 @@ local function by_rank()
       take(id, { state = state, lane = redis.call('HGET', job_key(turn, id), 'p') })
     end
   end
-  return #found == limit and tostring(from + limit - #ids) or ''
+  -- Parents that ended with their children have gone as well, wherever they stood.
+  local gone = math.max(size - redis.call('ZCARD', key), #ids)
+  return #found == limit and tostring(math.max(from + limit - gone, 0)) or ''
 end
 
 local next_cursor = ''

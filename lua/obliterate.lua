@@ -27,7 +27,7 @@ end
 redis.call('HSET', base .. ':meta', 'paused', '1')
 -- Parents that wait go first, or their children's ends would start them.
 local parents = redis.call('ZRANGE', base .. ':waiting_children', 0, limit - 1)
-in_parts('ZREM', base .. ':waiting_children', parents)
+in_thousands('ZREM', base .. ':waiting_children', parents)
 forget(base, now, cap, parents)
 local ids = {}
 collect_parked(base, now, limit, 0, ids)
@@ -48,13 +48,13 @@ for lane = 1, 4 do
     ids[#ids + 1] = parts.j or string.match(entry, '^%d+')
     return true
   end)
-  in_parts('XDEL', lane_key, entries)
+  in_thousands('XDEL', lane_key, entries)
   forget(base, now, cap, ids)
 end
 for _, set in ipairs({ 'delayed', 'completed', 'failed', 'cancelled' }) do
   if gone < limit then
     ids = redis.call('ZRANGE', base .. ':' .. set, 0, limit - gone - 1)
-    in_parts('ZREM', base .. ':' .. set, ids)
+    in_thousands('ZREM', base .. ':' .. set, ids)
     forget(base, now, cap, ids)
     gone = gone + #ids
   end
@@ -73,6 +73,9 @@ for _, schedule in ipairs(redis.call('ZRANGE', base .. ':schedules', 0, -1)) do
 end
 for _, key in ipairs(redis.call('ZRANGE', base .. ':keys', 0, -1)) do
   redis.call('UNLINK', base .. ':key:' .. key, base .. ':places:' .. key, base .. ':key_starts:' .. key)
+  for lane = 1, 4 do
+    redis.call('UNLINK', parking_key(base, lane, key)) -- jobs that have gone may have left something there
+  end
 end
 for _, rest in ipairs({ 'lane:1', 'lane:2', 'lane:3', 'lane:4', 'batches', 'schedules', 'dead', 'events', 'meta', 'starts',
   'workers', 'wake', 'minutes', 'keys', 'key_looks', 'turns:1', 'turns:2', 'turns:3', 'turns:4' }) do

@@ -21,7 +21,9 @@ local LOOK = 300
 sound(base, from, limit)
 local now, bound = now_ms(), is_bound(base)
 cutoff = cutoff or now
-local looked = redis.call('ZRANGE', base .. ':' .. state, from, from + LOOK - 1, 'WITHSCORES')
+local set = base .. ':' .. state
+local size = redis.call('ZCARD', set)
+local looked = redis.call('ZRANGE', set, from, from + LOOK - 1, 'WITHSCORES')
 local ids, added, later, kept, done = {}, {}, {}, 0, #looked < 2 * LOOK
 
 local function run_again(id, lane, letter)
@@ -57,7 +59,7 @@ for at = 1, #looked, 2 do
 end
 -- Parents come after the children that failed them: by then they may wait for those again.
 for _, parent in ipairs(later) do
-  if redis.call('ZSCORE', base .. ':' .. state, parent[1]) then
+  if redis.call('ZSCORE', set, parent[1]) then
     run_again(unpack(parent))
   end
 end
@@ -65,4 +67,6 @@ publish(base, cap, 'added', added)
 if #ids > 0 then
   wake_unless_paused(base)
 end
-return { string.format('%.0f', cutoff), done and '' or tostring(from + kept), unpack(ids) }
+-- Parents that wait again have left the set as well, wherever they stood.
+local waiting = size - redis.call('ZCARD', set) - #ids
+return { string.format('%.0f', cutoff), done and '' or tostring(math.max(from + kept - waiting, 0)), unpack(ids) }

@@ -100,19 +100,6 @@ local function unbind_all(base, now, cap, ids, how)
   end
 end
 
--- What a dead letter says of its job's bonds: the job is given them again if its record has gone. (Its family forgets it.)
-local LETTER_FIELDS = { 'uk', 'uw', 'ut', 'ky' }
-
-local function letter_bonds(base, id)
-  local fields = {}
-  for at, value in ipairs(redis.call('HMGET', base .. ':job:' .. id, unpack(LETTER_FIELDS))) do
-    if value then
-      extend(fields, { LETTER_FIELDS[at], value })
-    end
-  end
-  return fields
-end
-
 -- An ended job comes back to life, and parents that failed because of it wait again. Returns nil, or what forbids it:
 -- {"held", the unique key's holder, the key}; then nothing was written.
 local function rebind(base, now, cap, id)

@@ -1,4 +1,5 @@
 -- @include lib/bonds
+-- @include lib/in_thousands
 -- @include lib/parked
 -- Takes jobs out of a queue for good, up to `limit` a call; none that a worker holds. Each returns the ids.
 
@@ -8,15 +9,7 @@ local function forget(base, now, cap, ids)
   for at, id in ipairs(ids) do
     keys[2 * at - 1], keys[2 * at] = base .. ':job:' .. id, base .. ':log:' .. id
   end
-  for from = 1, #keys, 1000 do
-    redis.call('UNLINK', unpack(keys, from, math.min(from + 999, #keys)))
-  end
-end
-
-local function in_parts(command, key, values)
-  for from = 1, #values, 1000 do
-    redis.call(command, key, unpack(values, from, math.min(from + 999, #values)))
-  end
+  unlink(keys)
 end
 
 local LOOK_AT_KEYS = 1000
@@ -82,7 +75,7 @@ local function discard_waiting(base, now, cap, cutoff, limit, from)
       ids[#ids + 1] = parts.j or string.match(entry, '^%d+')
       return true
     end)
-    in_parts('XDEL', lane_key, entries)
+    in_thousands('XDEL', lane_key, entries)
   end
   forget(base, now, cap, ids)
   return ids, #ids == limit and IN_LANES or nil
@@ -98,7 +91,7 @@ local function discard_delayed(base, now, cap, cutoff, limit, from)
       ids[#ids + 1] = id
     end
   end
-  in_parts('ZREM', base .. ':delayed', ids)
+  in_thousands('ZREM', base .. ':delayed', ids)
   forget(base, now, cap, ids)
   return ids, #looked == limit and from + #looked - #ids or nil
 end
@@ -107,7 +100,7 @@ end
 local function discard_ended(base, now, cap, state, cutoff, limit)
   local key = base .. ':' .. state
   local ids = redis.call('ZRANGEBYSCORE', key, '-inf', cutoff, 'LIMIT', 0, limit)
-  in_parts('ZREM', key, ids)
+  in_thousands('ZREM', key, ids)
   forget(base, now, cap, ids)
   return ids
 end

@@ -4,6 +4,7 @@
 -- @include lib/record
 -- @include lib/locate
 -- @include lib/lineup
+-- @include lib/dead_letter
 -- A job's family: its children, for whose ends it waits, and its parents, which wait for its own.
 -- The record's fields. Of a child: fl its parents, a msgpack list of {queue or "" for its own, id, place, policy}. Of a
 -- parent: fn children that it has had; fo those of them that have not ended; ff those whose failure is its own; ft the add
@@ -89,8 +90,7 @@ local function end_parent(base, now, cap, id, lane, keep, how, body)
   local fields = { 's', 'c', 'f', now }
   if how == 'failed' then
     count, age = tonumber(failed), failed_ms
-    local envelope = record_envelope(key) or ''
-    local letter = redis.call('XADD', base .. ':dead', 'MAXLEN', '~', letters, '*', 'j', id, 'd', envelope, 'x', body, 'p', lane)
+    local letter = write_letter(base, letters, id, record_envelope(key) or '', body, lane, letter_bonds(base, id))
     fields = { 's', 'f', 'f', now, 'x', body, 'q', letter, 'fx', '1' }
   end
   redis.call('HSET', key, unpack(fields))
@@ -235,7 +235,8 @@ local function join_family(base, id, family, fields)
 end
 
 -- A job that is there already stands for a new child: these parents wait for it too. One that has ended is told of at once;
--- one that waits for the parent itself, however far above, counts as failed. Returns as leave_family.
+-- one that waits for the parent itself, however far above, counts as failed; one that has gone (its unique key outlives it)
+-- as removed. Returns as leave_family.
 local function adopt(base, now, cap, id, family)
   local ended, key = {}, base .. ':job:' .. id
   for _, parent in ipairs(willing_parents(base, family)) do
@@ -245,6 +246,8 @@ local function adopt(base, now, cap, id, family)
     if state == 'w' and is_above(parent_base, parent[2], base, id) then
       local why = cmsgpack.pack({ 'InvalidInput', 'it waits for its own child to end', '' })
       ended[#ended + 1] = tell_parent(base, now, cap, id, 'failed', why, parent)
+    elseif not state then
+      ended[#ended + 1] = tell_parent(base, now, cap, id, 'removed', '', parent)
     else
       parents[#parents + 1] = parent
       redis.call('HSET', key, 'fl', cmsgpack.pack(parents))

@@ -8,7 +8,7 @@ end
 -- Puts what somebody else has written into a lane aside, under the name of its entry: it may name a job that is not its own.
 local function bury(turn, lane, entry, parts)
   local key, err = lane_key(turn, lane), cmsgpack.pack({ 'ForeignEntry', 'the entry was not written by streamq', '' })
-  redis.call('XADD', turn.base .. ':dead', 'MAXLEN', '~', turn.dead_cap, '*', 'j', entry, 'd', parts.d or '', 'x', err, 'p', lane)
+  write_letter(turn.base, turn.dead_cap, entry, parts.d or '', err, lane)
   redis.call('XACK', key, 'w', entry)
   redis.call('XDEL', key, entry)
   tell(turn, 'dead', entry)
@@ -52,13 +52,12 @@ local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, 
   end_job(turn, 'completed', id, keep_count, keep_age_ms, result)
 end
 
--- Failed for good. The dead letter holds the job too, so that it outlives the record.
+-- Failed for good.
 local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   local key = job_key(turn, id)
   local envelope = parts.d or record_envelope(key) or ''
-  local dead_key, cap = turn.base .. ':dead', turn.dead_cap
-  local letter = redis.call('XADD', dead_key, 'MAXLEN', '~', cap, '*', 'j', id, 'd', envelope, 'x', err, 'p', lane,
-    unpack(turn.bound and letter_bonds(turn.base, id) or {}))
+  local bonds = turn.bound and letter_bonds(turn.base, id) or nil
+  local letter = write_letter(turn.base, turn.dead_cap, id, envelope, err, lane, bonds)
   if keep_count > 0 then
     extend(fields, { 's', 'f', 'f', turn.now_text, 'x', err, 'p', lane, 'q', letter })
     if parts.d then

@@ -1,4 +1,5 @@
 -- @include lib/bonds
+-- @include lib/in_thousands
 -- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
 local SETS = { completed = 'completed_age', failed = 'failed_age', cancelled = 'cancelled_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
@@ -77,12 +78,6 @@ local function end_job(turn, set, id, keep_count, keep_age_ms, body)
   end
 end
 
-local function in_thousands(command, key, values)
-  for from = 1, #values, 1000 do
-    redis.call(command, key, unpack(values, from, math.min(from + 999, #values)))
-  end
-end
-
 -- A small sorted set is a list, which every new member walks from its start: 3 µs a job at a hundred kept. A member of
 -- more than 64 bytes makes it a skip list, which it then stays.
 local LIST_SIZE, LONG = 32, 65
@@ -128,10 +123,7 @@ local function let_go(turn)
   if turn.bound and settle_keys(turn.base, turn.now) then
     wake_unless_paused(turn.base)
   end
-  local doomed = turn.doomed
-  for from = 1, #doomed, 1000 do
-    redis.call('UNLINK', unpack(doomed, from, math.min(from + 999, #doomed)))
-  end
+  unlink(turn.doomed)
 end
 
 -- In the order in which they came up, so that a job promoted and claimed by one call is told to be promoted first.

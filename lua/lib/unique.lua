@@ -147,19 +147,19 @@ local HOLDS_ON = {
 -- A job starts, ends or goes: its key is released if it is to be, and nobody else's. A key that is held for a time outlives
 -- a record that goes by retention.
 local function release_unique(base, now, id, how)
-  local key, mode, ttl = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'uw', 'ut'))
+  local key, mode = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'uw'))
   if not key or how == 'started' and mode ~= 'p' then
     return
   end
-  local next_id = redis.call('GET', base .. ':next:' .. key)
-  if redis.call('GET', base .. ':unique:' .. key) ~= id then
+  local unique_key, next_id = base .. ':unique:' .. key, redis.call('GET', base .. ':next:' .. key)
+  if redis.call('GET', unique_key) ~= id then
     if next_id == id and how ~= 'started' then
       redis.call('DEL', base .. ':next:' .. key)
     end
   elseif next_id and how ~= 'started' then
     hand_over(base, now, key, next_id)
-  elseif not HOLDS_ON[mode][how] and not (how == 'forgotten' and ttl) then
-    redis.call('DEL', base .. ':unique:' .. key)
+  elseif not HOLDS_ON[mode][how] and not (how == 'forgotten' and redis.call('PTTL', unique_key) >= 0) then
+    redis.call('DEL', unique_key)
   end
 end
 

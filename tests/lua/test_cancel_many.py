@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from streamq import FlowJob
 from streamq._engine import codec
 from streamq._engine.pages import Step
 from streamq._engine.transitions import Claim
 from tests.lua.conftest import Bench, done, envelope
+from tests.lua.flows import add_flow, job
 
 
 async def cancel_all(bench: Bench, state: str, limit: int = 200, name: str | None = None) -> list[str]:
@@ -46,6 +48,14 @@ async def test_the_workers_of_active_jobs_are_asked_and_waiting_ones_stay(bench:
     await bench.tick("ann", outcomes=[done(claim) for claim in held])
     assert len(bench.scores("cancelled")) == 3
     assert (await bench.store.get(waiting)).state == "waiting"  # type: ignore[union-attr]
+
+
+async def test_parents_that_end_on_the_way_hide_nobody_behind_them(bench: Bench) -> None:
+    middle = [FlowJob("middle", job_id=f"m{i}", children=[FlowJob("low")]) for i in range(3)]
+    await add_flow(bench, job("above", *middle))
+    bench.redis.zadd(bench.key("waiting_children"), {"above": 1, "m0": 2, "m1": 3, "m2": 4})
+    assert await cancel_all(bench, "waiting_children", 2, name="middle") == ["m0", "m1", "m2"]
+    assert set(bench.scores("failed")) == {"above"}
 
 
 async def claims(bench: Bench, worker: str, count: int) -> list[Claim]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from streamq import FlowJob
 from streamq._engine import codec
 from streamq._engine.pages import Step
 from streamq._engine.transitions import Outcome
 from streamq.job import JobError
-from tests.lua.conftest import Bench, envelope
+from tests.lua.conftest import Bench, envelope, fail
+from tests.lua.flows import add_flow, claims, job
 
 
 async def failed(bench: Bench, name: str = "work", error: str = "ValueError", **add: object) -> str:
@@ -93,3 +95,13 @@ async def test_jobs_in_other_states_stay(bench: Bench) -> None:
     before = bench.dump()
     assert await retry_many(bench) == []
     assert bench.dump() == before
+
+
+async def test_parents_that_wait_again_hide_nobody_behind_them(bench: Bench) -> None:
+    await add_flow(bench, job("above", FlowJob("low", job_id="c0")))
+    for job_id in ("c1", "c2"):
+        await bench.add(job_id, body=envelope("low"))
+    await bench.tick(outcomes=[fail(claim) for claim in (await claims(bench)).values()])
+    bench.redis.zadd(bench.key("failed"), {"above": 1, "c0": 2, "c1": 3, "c2": 4})
+    assert await retry_many(bench, limit=1, name="low") == ["c0", "c1", "c2"]
+    assert bench.scores("failed") == {}

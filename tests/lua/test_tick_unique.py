@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from streamq import JobOptions, Unique
+from streamq import FlowJob, JobOptions, Unique
+from streamq._engine.pages import Step
 from streamq._engine.transitions import Added
 from tests.lua.conftest import Bench, done, envelope, fail, release, retry
-from tests.lua.flows import add_flow
+from tests.lua.flows import NOT_KEPT, add_flow
 from tests.lua.flows import job as family
 from tests.lua.unique import add, add_one, holder, running, unique_job
 
@@ -150,6 +151,18 @@ async def test_a_retained_job_with_a_next_one_hands_the_key_over_at_its_end(benc
     assert holder(bench) == "2"
 
 
+async def test_a_throttled_jobs_key_goes_with_the_record_once_the_next_one_has_stopped_its_time(bench: Bench) -> None:
+    claim = await running(bench, mode="k", ttl=60_000)
+    await add(bench, unique_job("l", job_id="next"))
+    assert bench.redis.pttl(bench.key("unique:k")) == -1
+    await bench.store.remove("next")
+    await bench.tick(outcomes=[done(claim, keep=1)])
+    other = await bench.claimed("later")
+    await bench.tick(outcomes=[done(other, keep=1)])
+    assert bench.record("1") == {}
+    assert holder(bench) is None
+
+
 # Beside others --------------------------------------------------------------------------------------------------------
 
 
@@ -193,3 +206,28 @@ async def test_a_parent_that_its_child_failed_releases_its_key(bench: Bench) -> 
     (child,) = await bench.claim(want=5)
     await bench.tick(outcomes=[fail(child)])
     assert (holder(bench), list(bench.scores("failed"))) == (None, ["child", "parent"])
+
+
+async def test_a_parent_that_its_child_failed_has_its_keys_again_when_it_is_made_of_its_dead_letter(
+    bench: Bench,
+) -> None:
+    options = JobOptions(unique=Unique("k"), key="tenant")
+    await add_flow(bench, family("parent", family("child"), options=options), keep_failed=NOT_KEPT)
+    (child,) = await bench.claim(want=5)
+    await bench.tick(outcomes=[fail(child)])
+    assert bench.record("parent") == {}
+    assert "parent" in (await bench.store.redrive(Step(), 10, b"", b"")).ids
+    assert (holder(bench), bench.record("parent")["ky"]) == ("parent", b"tenant")
+
+
+@pytest.mark.parametrize(("on_failure", "state"), [("fail", b"f"), ("ignore", b"q")])
+async def test_a_throttled_child_whose_job_has_gone_counts_as_removed(
+    bench: Bench, on_failure: Any, state: bytes
+) -> None:
+    claim = await running(bench, mode="k", ttl=60_000)
+    await bench.tick(outcomes=[done(claim, keep=0)])
+    child = FlowJob("child", unique=Unique("k", "retained", ttl=60), on_failure=on_failure)
+    await add_flow(bench, family("parent", child))
+    assert bench.record("parent")["s"] == state
+    assert bench.redis.hget(bench.key("children:parent"), "e1") == b"r"
+    assert bench.record("1") == {}
