@@ -52,11 +52,13 @@ local function read_entries(key, entries)
   local found = {}
   if #entries >= 4 then
     local low, high = entries[1], entries[1]
+    local lowest, highest = number_of(low), number_of(high)
     for _, entry in ipairs(entries) do
-      if number_of(entry) < number_of(low) then
-        low = entry
-      elseif number_of(entry) > number_of(high) then
-        high = entry
+      local number = number_of(entry)
+      if number < lowest then
+        low, lowest = entry, number
+      elseif number > highest then
+        high, highest = entry, number
       end
     end
     for _, item in ipairs(redis.call('XRANGE', key, low, high, 'COUNT', #entries + 50)) do
