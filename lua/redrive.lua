@@ -37,11 +37,13 @@ local function add_again(letter, parts)
   end
   local fields = { 'p', parts.p, 'c', now }
   for _, field in ipairs(LETTER_FIELDS) do
-    extend(fields, parts[field] and { field, parts[field] } or {})
+    if parts[field] then
+      extend(fields, { field, parts[field] })
+      redis.call('HSET', base .. ':meta', 'bound', 1)
+    end
   end
   if parts.uk then
     hold_unique(base, parts.uk, parts.j, parts.ut)
-    redis.call('HSET', base .. ':meta', 'bound', 1)
   end
   if parts.ky then
     add_envelope(fields, parts.d)

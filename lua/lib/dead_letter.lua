@@ -1,7 +1,7 @@
 -- Writes dead letters. Each holds its job, so that this outlives its record.
 
 -- What a letter says of its job's bonds: the job is given them again if its record has gone. (Its family forgets it.)
-local LETTER_FIELDS = { 'uk', 'uw', 'ut', 'ky' }
+local LETTER_FIELDS = { 'uk', 'uw', 'ut', 'ky', 'wh' }
 
 local function letter_bonds(base, id)
   local fields = {}

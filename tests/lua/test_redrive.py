@@ -6,7 +6,8 @@ import pytest
 
 from streamq._engine import codec
 from streamq._engine.pages import Step
-from tests.lua.conftest import Bench, envelope, fail
+from streamq._engine.transitions import NewJob, bound_start
+from tests.lua.conftest import Bench, done, envelope, fail
 
 
 async def redrive(
@@ -109,3 +110,16 @@ async def test_a_second_call_finds_nothing(bench: Bench) -> None:
     before = bench.dump()
     assert await redrive(bench) == ([], 0)
     assert bench.dump() == before
+
+
+async def test_a_job_made_of_its_letter_alone_tells_its_webhook_again(bench: Bench) -> None:
+    await bench.add_raw(NewJob(3, bound_start("0", {"w": "https://example.com/hook"}), "told", envelope()))
+    (claim,) = await bench.claim()
+    await bench.tick(outcomes=[fail(claim, keep=0)])
+    (telling,) = await bench.claim(want=5)
+    await bench.tick(outcomes=[done(telling)])
+    bench.redis.delete(bench.key("meta"))  # it goes by the letter
+    assert (await bench.store.redrive(Step(), 10, b"", b"")).ids == ["told"]
+    (again,) = await bench.claim(want=5)
+    await bench.tick(outcomes=[done(again)])
+    assert [parts["j"].endswith(b":completed:told") for _, parts in bench.lane()] == [True]
