@@ -1,5 +1,5 @@
 #!lua
--- add: nothing -> waiting | delayed.
+-- add: nothing -> waiting | delayed | waiting_children.
 -- KEYS     1 queue base
 -- ARGV     1 producer nonce  2 call number  3 cap of the event stream
 --          4 "1": all or none, so that one job whose unique key is held otherwise than it allows refuses the whole call

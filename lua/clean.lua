@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- clean: old jobs of one state, waiting | delayed | completed | failed | cancelled -> nothing; never active ones.
+-- clean: old jobs of one state, waiting | delayed | waiting_children | completed | failed | cancelled -> nothing; never
+--        active ones.
 -- KEYS     1 queue base
 -- ARGV     1 state  2 grace in ms  3 "" | the cutoff of the reply before  4 the cursor of the reply before, or 0
 --          5 how many at most in this call  6 "1" if this call is the last one anyway  7 cap of the event stream

@@ -1,5 +1,5 @@
 #!lua
--- commit: a staged batch -> waiting | delayed, whole, whatever happens from the first call on.
+-- commit: a staged batch -> waiting | delayed | waiting_children, whole, whatever happens from the first call on.
 -- KEYS     1 queue base
 -- ARGV     1 producer nonce  2 call number  3 cap of the event stream  4 batch  5 its parts, or "" after the first call
 -- RETURNS  {1 if more is left (call again) | 0, then as lib/enqueue for the jobs of this part};

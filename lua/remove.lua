@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- remove: waiting | delayed | completed | failed | cancelled -> nothing; active too, if forced.
+-- remove: waiting | delayed | waiting_children | completed | failed | cancelled -> nothing; active too, if forced.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 "1": even while it runs; its entry is taken from its worker, whose outcome is then stale
 --          3 cap of the event stream

@@ -1,5 +1,5 @@
 #!lua
--- retry: failed | cancelled -> waiting in its own lane, its attempts counted from nothing.
+-- retry: failed | cancelled -> waiting in its own lane, or waiting_children, its attempts counted from nothing.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 cap of the event stream
 -- RETURNS  "retried" | "unknown" | the state that it is in, which is neither | {"held", the id of the job that holds its

@@ -1,7 +1,4 @@
--- A job's record. Fields: d, d1 … d15 envelope in pieces; p lane; s state (d delayed, q in its lane, c completed,
--- f failed, x cancelled); e its last entry (it is there in state q only); u due; a attempts made; k stalls; i interruptions; n releases for want of a processor;
--- m entry of the run that a suspect started; c created; b started; f finished; r result; x last error, x1, x2 … those of earlier attempts; g progress;
--- q dead letter; w why it was cancelled; l lines logged. Times are milliseconds.
+-- A job's record. docs/keys.md names its fields. Times are milliseconds.
 --
 -- An envelope is stored in pieces of 64 bytes because a longer value turns the hash from a listpack into a hash table,
 -- at twice the memory.
