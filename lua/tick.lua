@@ -26,7 +26,7 @@
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
 --           no lease, so nothing was settled, and it has to look at what it holds},
 --           {lane, entries, …} claimed,
---           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, …} of those with a record,
+--           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, cursor, …} of those with a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
 --           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire},
 --           how many of the jobs taken back were failed as poison}

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, cast, ove
 
 import msgspec
 
-from streamq.errors import InvalidInput
+from streamq.errors import InvalidInput, JobCancelled
 from streamq.flow import ChildEnd, FlowJob
 from streamq.job import MAX_NAME, JobState, check_text, queue_name
 from streamq.policy import Backoff, Seconds, whole
@@ -42,6 +42,8 @@ class AttemptControl(Protocol):
     def extend_timeout(self, seconds: float) -> None: ...
     def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]: ...
     def child_ends(self) -> Awaitable[list[ChildEnd]]: ...
+    def step(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
+    def save_cursor(self, value: Any) -> Awaitable[None]: ...
 
 
 class ActiveJob(Generic[T]):
@@ -55,13 +57,14 @@ class ActiveJob(Generic[T]):
         stalls: How often a worker died or froze while running it.
         tags, headers, key: What it was added with.
         children: How many children it has had; 0 for a job that waits for none, or has not added any yet.
+        cursor: What an earlier attempt, or this one, last gave to `save_cursor`; None at first.
         cancelled: Whether the handler is to end, since the job was cancelled or its time is up. An async handler is
             interrupted as well, by `CancelledError`, and a process killed; one that runs in a thread looks here.
     """
 
     __slots__ = (
-        "_control", "_processor", "attempt", "attempts", "cancelled", "children", "data", "headers", "id", "key",
-        "name", "queue", "stalls", "tags",
+        "_control", "_processor", "attempt", "attempts", "cancelled", "children", "cursor", "data", "headers", "id",
+        "key", "name", "queue", "stalls", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -80,12 +83,13 @@ class ActiveJob(Generic[T]):
         children: int = 0,
         key: str | None = None,
         processor: str = "",
+        cursor: Any = None,
     ) -> None:
         self._control, self._processor = control, processor
         self.id, self.name, self.queue, self.data = job_id, name, queue, data
         self.attempt, self.attempts, self.stalls = attempt, attempts, stalls
         self.tags, self.headers, self.children = tags, headers or {}, children
-        self.key = key
+        self.key, self.cursor = key, cursor
         self.cancelled = False
 
     def __repr__(self) -> str:
@@ -119,6 +123,37 @@ class ActiveJob(Generic[T]):
     def log(self, line: str) -> Awaitable[None]:
         """Add a line to the job's own log, which is capped. Awaited or blocking, as `progress`."""
         return self._control.log(line)
+
+    def step(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run `fn(*args, **kwargs)` once over all attempts of the job, and return its stored result afterwards.
+
+        Awaited in an async handler, where `fn` may be async; in a plain one it blocks and returns the result. What it
+        returned is stored when it has ended: if the process dies, or Redis is away, between the two, it runs again. One
+        that raises is not stored. The result comes back as stored, the first time too: tuples as lists, structs as
+        dicts. Steps are kept until the job completes or its record goes.
+
+        Raises:
+            InvalidInput: The name was used before in this attempt, or is the 1,001st; `fn` was not called.
+            Unrecoverable: `fn` ran, and its result can't be encoded or is too large: the job is not to run again.
+            JobCancelled: The handler is to end (see `cancelled`); `fn` was not called.
+            StaleLease: The job is somebody else's by now; of `fn`, if it was called, nothing was stored.
+            StoreError: Redis could not be reached; of `fn`, if it was called, nothing may be stored.
+        """
+        if self.cancelled:
+            raise JobCancelled(self.id, f"it is to end, so step {name!r} was not begun")
+        return self._control.step(name, fn, *args, **kwargs)
+
+    def save_cursor(self, value: Any) -> Awaitable[None]:
+        """Store how far a long loop is: `cursor` of the job's next attempts. Awaited or blocking, as `progress`.
+
+        Raises:
+            InvalidInput: The value can't be encoded or is too large; the last one stays.
+            StaleLease: The job is somebody else's by now; the last one stays.
+            StoreError: Redis could not be reached; which one stays is unknown.
+        """
+        saved = self._control.save_cursor(value)
+        self.cursor = value
+        return saved
 
     def extend_timeout(self, seconds: Seconds) -> None:
         """Let this attempt run for `seconds` from now, if its timeout would end it before; it has none: no change.

@@ -83,7 +83,7 @@ local function unbind(base, now, cap, id, how, body, old)
     for _, old in ipairs(job.old or {}) do
       release_unique(job.base, now, old, 'forgotten')
       leave_family(job.base, now, cap, old, 'forgotten')
-      redis.call('UNLINK', job.base .. ':job:' .. old, job.base .. ':log:' .. old)
+      redis.call('UNLINK', job.base .. ':job:' .. old, job.base .. ':log:' .. old, job.base .. ':steps:' .. old)
     end
   end
   return true

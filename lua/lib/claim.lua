@@ -51,7 +51,10 @@ local function recall(turn, lane, entry, fields, known, starts)
   if turn.bound then
     start_bound(turn.base, turn.now, turn.event_cap, id)
   end
-  extend(known, { entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0, history[6] or 0 })
+  local cursor = turn.stepped and redis.call('HGET', turn.base .. ':steps:' .. id, 'c') or ''
+  extend(known, {
+    entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0, history[6] or 0, cursor,
+  })
   return id
 end
 

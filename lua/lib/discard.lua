@@ -7,7 +7,7 @@ local function forget(base, now, cap, ids)
   unbind_all(base, now, cap, ids, 'removed')
   local keys = {}
   for at, id in ipairs(ids) do
-    keys[2 * at - 1], keys[2 * at] = base .. ':job:' .. id, base .. ':log:' .. id
+    keys[3 * at - 2], keys[3 * at - 1], keys[3 * at] = base .. ':job:' .. id, base .. ':log:' .. id, base .. ':steps:' .. id
   end
   unlink(keys)
 end

@@ -16,6 +16,6 @@ local function take_out(base, now, cap, id, job)
   if job.record and job.record.q then
     redis.call('XDEL', base .. ':dead', job.record.q)
   end
-  redis.call('UNLINK', base .. ':job:' .. id, base .. ':log:' .. id)
+  redis.call('UNLINK', base .. ':job:' .. id, base .. ':log:' .. id, base .. ':steps:' .. id)
   publish(base, cap, 'removed', { id })
 end

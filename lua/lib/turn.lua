@@ -7,7 +7,7 @@ local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
 -- The fields of `meta` that a tick needs, by name; what isn't set is absent.
 local META = {
   'paused', 'completed_age', 'failed_age', 'audit_at', 'rate_max', 'rate_ms', 'rate_full', 'max_active', 'hold_until',
-  'spare', 'minute', 'bound', 'logged', 'cancelled_age',
+  'spare', 'minute', 'bound', 'logged', 'cancelled_age', 'stepped',
 }
 
 local function read_meta(base)
@@ -18,7 +18,7 @@ local function read_meta(base)
   return meta
 end
 
--- `ages` holds how long ended jobs are kept; `bound` and `logged` whether any job of the queue ever was.
+-- `ages` holds how long ended jobs are kept; `bound`, `logged` and `stepped` whether any job of the queue ever was.
 local function new_turn(base, now, event_cap, dead_cap, meta)
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
@@ -28,6 +28,7 @@ local function new_turn(base, now, event_cap, dead_cap, meta)
       cancelled = tonumber(meta.cancelled_age),
     },
     spare = tonumber(meta.spare) or 0, bound = meta.bound ~= nil, logged = meta.logged ~= nil,
+    stepped = meta.stepped ~= nil,
     events = {}, kinds = {}, ended = { completed = {}, failed = {}, cancelled = {} }, keep = {}, doomed = {},
   }
 end
@@ -50,6 +51,13 @@ local function tell(turn, kind, id)
   ids[#ids + 1] = id
 end
 
+-- What a job's attempts have remembered goes with its record, or before: once it has completed, another run begins anew.
+local function forget_steps(turn, id)
+  if turn.stepped then
+    turn.doomed[#turn.doomed + 1] = turn.base .. ':steps:' .. id
+  end
+end
+
 local function forget(turn, id, is_plain)
   if turn.bound and not is_plain then
     unbind(turn.base, turn.now, turn.event_cap, id, 'forgotten')
@@ -59,6 +67,7 @@ local function forget(turn, id, is_plain)
   if turn.logged then
     doomed[#doomed + 1] = turn.base .. ':log:' .. id
   end
+  forget_steps(turn, id)
 end
 
 -- `body` is the result or the error. The record says all that it is to say of the end.
@@ -67,6 +76,9 @@ local function end_job(turn, set, id, keep_count, keep_age_ms, body)
   if keep_count == 0 then
     forget(turn, id, not bound)
     return
+  end
+  if set == 'completed' then
+    forget_steps(turn, id)
   end
   local ended = turn.ended[set]
   ended[#ended + 1] = turn.now_text

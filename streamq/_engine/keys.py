@@ -64,6 +64,11 @@ def log(base: str, job_id: str) -> str:
     return f"{base}:log:{job_id}"
 
 
+def steps(base: str, job_id: str) -> str:
+    """Hash: what the attempts of a job have remembered for those that follow."""
+    return f"{base}:steps:{job_id}"
+
+
 def follow(base: str, job_id: str) -> str:
     """String with a TTL: somebody follows the job's log, so its lines are announced."""
     return f"{base}:follow:{job_id}"

@@ -167,6 +167,15 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         caps = self.settings.log_cap, self.settings.events_cap
         return bool(await self._repeat("log", [lane, entry, job_id, line, *caps]))
 
+    async def recall(self, lane: int, entry: str, job_id: str) -> dict[str, bytes] | None:
+        """Read what earlier attempts of an active job have remembered, by field; None if the lease has moved on."""
+        holds, *rest = await self._repeat("recall", [lane, entry, job_id])
+        return {rest[at].decode(): rest[at + 1] for at in range(0, len(rest), 2)} if holds else None
+
+    async def remember(self, lane: int, entry: str, job_id: str, field: str, value: bytes) -> bool:
+        """Keep a value for the next attempts of an active job; False if the lease has moved on."""
+        return bool(await self._repeat("remember", [lane, entry, job_id, field, value]))
+
     async def wake(self) -> None:
         """Make one idle worker tick now."""
         await self._repeat("wake", [])

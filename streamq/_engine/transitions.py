@@ -81,6 +81,7 @@ class Claim:
     __slots__ = (
         "attempts_made",
         "children",
+        "cursor",
         "entry",
         "envelope",
         "interruptions",
@@ -95,6 +96,7 @@ class Claim:
         self.lane, self.entry, self.job_id, self.envelope = lane, entry, job_id, envelope
         self.since_ms = since_ms
         self.attempts_made = self.stalls = self.interruptions = self.releases = self.children = 0
+        self.cursor = b""
 
     def __repr__(self) -> str:
         return f"<Claim {self.job_id} entry {self.entry} in lane {self.lane}>"
@@ -156,7 +158,7 @@ class TickReply(NamedTuple):
     def read(cls, reply: list[Any]) -> TickReply:
         """Read the reply of `tick`."""
         now_ms, next_ms, stale, claimed, records, held, requeued, promoted, limited, due, poisoned = reply
-        known = {records[at]: records[at + 1 : at + 8] for at in range(0, len(records), 8)} if records else {}
+        known = {records[at]: records[at + 1 : at + 9] for at in range(0, len(records), 9)} if records else {}
         claims, holds = _claims(claimed, known), _claims(held, known)
         schedules = [schedule_id.decode() for schedule_id in due]
         flags = bool(limited & 1), bool(limited & 2)
@@ -175,10 +177,11 @@ def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
                 # `d envelope t ms`: a job without a record, so its id is its entry's number.
                 found.append(Claim(lane, text, text.partition("-")[0], fields[1], _tolerant(fields[3])))
                 continue
-            job_id, envelope, *counts = record
+            job_id, envelope, *counts, cursor = record
             since = fields[fields.index(b"t") + 1] if b"t" in fields else b""
             claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
             claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(int, counts)
+            claim.cursor = cursor
             found.append(claim)
     return found
 

@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
+
+import msgspec
 
 from streamq._engine import codec
 from streamq.errors import InvalidInput, RateLimited, RetryAfter, Snooze, StreamqError, Unrecoverable
@@ -22,7 +24,8 @@ from streamq.flow import ChildEnd, FlowJob
 from streamq.log import configure_as_the_worker, current_job
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.worker.done import Done
-from streamq.worker.frames import HEADER, Ended, Said, Task, pack, unpack
+from streamq.worker.frames import HEADER, Ended, Said, Task, Told, pack, unpack
+from streamq.worker.steps import Steps, drive
 from streamq.worker.verdict import describe
 
 
@@ -35,13 +38,20 @@ class _Line:
     def send(self, value: Said | Ended) -> None:
         self._connection.sendall(pack(value))
 
-    def receive(self) -> Task | None:
+    def ask(self, value: Said) -> dict[str, bytes]:
+        """Send what is answered, and return the answer."""
+        self.send(value)
+        if not isinstance(answer := self.receive(), Told):
+            raise ConnectionError("the worker hung up")
+        return answer.fields
+
+    def receive(self) -> Task | Told | None:
         header = self._read(HEADER.size)
         if header is None:
             return None
         body = self._read(HEADER.unpack(header)[0])
-        task = None if body is None else unpack(body)
-        return task if isinstance(task, Task) else None
+        value = None if body is None else unpack(body)
+        return value if isinstance(value, Task | Told) else None
 
     def _read(self, size: int) -> bytes | None:
         parts = bytearray()
@@ -53,11 +63,25 @@ class _Line:
         return bytes(parts)
 
 
+class _Memory:
+    """What the job's attempts remember, asked of the worker. If it can't tell, it ends this process and the attempt."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    async def recall(self) -> dict[str, bytes]:
+        return self._line.ask(Said("recall", b""))
+
+    async def remember(self, field: str, value: bytes) -> None:
+        self._line.ask(Said("remember", msgspec.msgpack.encode((field, value))))
+
+
 class _Control:
-    """What the handler can ask for; answered by the worker, which does not answer back."""
+    """What the handler can ask for; done by the worker, which answers where steps are concerned."""
 
     def __init__(self, line: _Line, max_payload: int) -> None:
         self._line, self._max_payload = line, max_payload
+        self._steps = Steps(_Memory(line), max_payload, drive)
 
     def progress(self, value: Any) -> Awaitable[None]:
         self._line.send(Said("progress", codec.encode_data("progress", value, self._max_payload)))
@@ -69,6 +93,12 @@ class _Control:
 
     def extend_timeout(self, seconds: float) -> None:
         self._line.send(Said("extend", codec.encode_data("seconds", seconds, self._max_payload)))
+
+    def step(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return self._steps.step(name, fn, args, kwargs)
+
+    def save_cursor(self, value: Any) -> Awaitable[None]:
+        return self._steps.save_cursor(value)
 
     def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
         raise InvalidInput("a handler in a process can't add children: register it to run in the loop or a thread")
@@ -97,7 +127,7 @@ def run(task: Task, line: _Line) -> Ended:
         job = ActiveJob(
             _Control(line, task.max_payload), task.job_id, task.name, task.queue, data, attempt=task.attempt,
             attempts=task.attempts, stalls=task.stalls, tags=task.tags, headers=task.headers, key=task.key,
-            processor=processor.name,
+            processor=processor.name, cursor=codec.decode(task.cursor),
         )  # fmt: skip
         current_job.set(job)
         line.send(Said("started", b""))
@@ -126,7 +156,7 @@ def main(descriptor: int) -> None:
     configure_as_the_worker()
     with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as connection:
         line = _Line(connection)
-        while (task := line.receive()) is not None:
+        while isinstance(task := line.receive(), Task):
             line.send(run(task, line))
 
 

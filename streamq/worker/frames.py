@@ -28,14 +28,24 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     headers: dict[str, str]
     max_payload: int
     key: str | None = None
+    cursor: bytes = b""
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
     """Something about the handler while it runs: `started` (empty), `progress` (encoded), `log` (a line), `extend`
-    (seconds, encoded)."""
+    (seconds, encoded).
+
+    Two kinds are answered by a `Told`: `recall`, and `remember` (field and value, encoded).
+    """
 
     kind: str
     body: bytes
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True):
+    """The worker's answer: what the job's attempts have remembered, by field; nothing once that is stored."""
+
+    fields: dict[str, bytes]
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):
@@ -53,7 +63,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     seconds: float = 0.0
 
 
-def pack(value: Task | Said | Ended) -> bytes:
+def pack(value: Task | Said | Told | Ended) -> bytes:
     """Return a value as a frame."""
     body = msgspec.msgpack.encode((type(value).__name__, value))
     return HEADER.pack(len(body)) + body
@@ -61,12 +71,12 @@ def pack(value: Task | Said | Ended) -> bytes:
 
 _tagged = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
 _kinds: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    kind.__name__: msgspec.msgpack.Decoder(kind) for kind in (Task, Said, Ended)
+    kind.__name__: msgspec.msgpack.Decoder(kind) for kind in (Task, Said, Told, Ended)
 }
 
 
-def unpack(body: bytes) -> Task | Said | Ended:
+def unpack(body: bytes) -> Task | Said | Told | Ended:
     """Return the value of a frame's body."""
     kind, raw = _tagged.decode(body)
-    value: Task | Said | Ended = _kinds[kind].decode(raw)
+    value: Task | Said | Told | Ended = _kinds[kind].decode(raw)
     return value

@@ -56,7 +56,9 @@ class _Child:
                 if isinstance(value, Ended):
                     return value
                 if isinstance(value, Said):
-                    await said(value)
+                    answer = await said(value)
+                    if answer is not None:
+                        self._writer.write(pack(answer))
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await asyncio.to_thread(self.process.wait)
             raise ProcessLost(f"its process ended with {code} while running it") from None

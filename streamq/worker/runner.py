@@ -28,8 +28,9 @@ from streamq.processor import ActiveJob, Place, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Answer, Done
 from streamq.worker.family import read_children, stage_children
-from streamq.worker.frames import Said, Task
+from streamq.worker.frames import Said, Task, Told
 from streamq.worker.pool import ProcessPool
+from streamq.worker.steps import Steps, StoredMemory, waits_for
 from streamq.worker.threads import Threads
 from streamq.worker.verdict import Terms, Verdicts
 
@@ -133,6 +134,7 @@ class Runner:
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
             key=options.k if options is not None else None, processor=processor.name,
+            cursor=codec.decode(claim.cursor) if claim.cursor else None,
         )  # fmt: skip
         attempt.job = job
         attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
@@ -264,21 +266,28 @@ class Runner:
         return await self._threads.run(known.processor.handler, job)
 
     async def _in_process(self, processor: Processor, job: ActiveJob[Any], control: _Control) -> Any:
-        limit = self._settings.max_payload
+        limit, memory = self._settings.max_payload, control.memory
         task = Task(
             processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
             job.attempt, job.attempts, job.stalls, tuple(job.tags), dict(job.headers), limit, job.key,
+            control.cursor,
         )  # fmt: skip
 
-        async def said(value: Said) -> None:
+        async def said(value: Said) -> Told | None:
             if value.kind == "log":
                 await job.log(value.body.decode())
             elif value.kind == "started":
                 control.started()
             elif value.kind == "extend":
                 job.extend_timeout(codec.decode(value.body))
+            elif value.kind == "recall":
+                return Told(await memory.recall())
+            elif value.kind == "remember":
+                await memory.remember(*codec.decode(value.body))
+                return Told({})
             else:
                 await job.progress(codec.decode(value.body))
+            return None
 
         return await self._processes.run(task, said)
 
@@ -301,7 +310,7 @@ def _without_values(error: Exception) -> str:
 class _Control:
     """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
 
-    __slots__ = ("_claim", "_loop", "_settings", "_store", "extended", "limit", "timeout")
+    __slots__ = ("_claim", "_loop", "_settings", "_steps", "_store", "extended", "limit", "timeout")
 
     def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
@@ -309,6 +318,7 @@ class _Control:
         """The attempt's timeout, if it has one: `timeout` seconds, `extended` by the handler or not."""
         self.timeout = 0.0
         self.extended = False
+        self._steps: Steps | None = None
 
     def progress(self, value: Any) -> Awaitable[None]:
         body = codec.encode_data("progress", value, self._settings.max_payload)
@@ -351,6 +361,27 @@ class _Control:
     def child_ends(self) -> Awaitable[list[ChildEnd]]:
         found: Awaitable[list[ChildEnd]] = self._ask(read_children(self._store, self._claim.job_id))
         return found
+
+    def step(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return self._known_steps().step(name, fn, args, kwargs)
+
+    def save_cursor(self, value: Any) -> Awaitable[None]:
+        return self._known_steps().save_cursor(value)
+
+    @property
+    def cursor(self) -> bytes:
+        """What earlier attempts have saved of how far they were, encoded."""
+        return self._claim.cursor
+
+    @property
+    def memory(self) -> StoredMemory:
+        """What the job's attempts remember."""
+        return StoredMemory(self._store, self._claim)
+
+    def _known_steps(self) -> Steps:
+        if self._steps is None:
+            self._steps = Steps(self.memory, self._settings.max_payload, waits_for(self._loop))
+        return self._steps
 
     def _ask(self, call: Any) -> Any:
         """Return an awaitable of what `call` gives; in a thread, that itself."""

@@ -317,6 +317,26 @@ async def suicide(job: ActiveJob[Any]) -> str:
     return "survived"
 
 
+@processors.register("charge-and-ship")
+async def charge_and_ship(job: ActiveJob[dict[str, str]]) -> list[str]:
+    """Two steps that note themselves in the file `notes`; the first run is killed at `die`: within one, or after it."""
+    killing = job.data["die"] if job.stalls == 0 else ""
+
+    def note(what: str) -> str:
+        with Path(job.data["notes"]).open("a") as notes:
+            notes.write(f"{what}\n")
+        if killing == f"in {what}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"{what} in run {job.stalls + 1}"
+
+    done = []
+    for what in ("charge", "ship"):
+        done.append(await job.step(what, note, what))
+        if killing == f"after {what}":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+
 @processors.register("unserialisable")
 @recorded
 async def unserialisable(job: ActiveJob[str]) -> Any:

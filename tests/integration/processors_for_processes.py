@@ -73,3 +73,21 @@ def extends(job: ActiveJob[Any]) -> str:
         job.extend_timeout(10)
         time.sleep(job.data["each"])
     return "made it"
+
+
+@processors.register("steps", queue="processes", run_in="process", attempts=2)
+def steps(job: ActiveJob[Any]) -> dict[str, Any]:
+    first = job.step("pid", os.getpid)
+    job.save_cursor([job.attempt, job.cursor])
+    if job.attempt == 1:
+        raise OSError("later")
+    return {"first": first, "cursor": job.cursor, "pair": job.step("pair", lambda: (1, 2))}
+
+
+@processors.register("steps-async", queue="processes", run_in="process", attempts=2)
+async def steps_async(job: ActiveJob[Any]) -> list[int]:
+    found = await job.step("attempt", asyncio.sleep, 0, job.attempt)
+    await job.save_cursor(found)
+    if job.attempt == 1:
+        raise OSError("later")
+    return [found, job.cursor]

@@ -54,7 +54,7 @@ def test_a_script_says_what_it_moves_and_who_races_it(name: str) -> None:
         assert any(line.startswith(f"-- {word} ") for line in head), f"lua/{name}.lua does not say {word}"
 
 
-@pytest.mark.parametrize("name", ["get", "jobs", "logs", "stats", "workers", "dead_letters", "schedules"])
+@pytest.mark.parametrize("name", ["get", "jobs", "logs", "recall", "stats", "workers", "dead_letters", "schedules"])
 def test_a_script_that_only_reads_says_so_to_the_server(name: str) -> None:
     assert "no-writes" in (LUA / f"{name}.lua").read_text().splitlines()[0]
 

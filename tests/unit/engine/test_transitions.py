@@ -46,18 +46,18 @@ def test_a_claim_without_a_record_is_its_entry() -> None:
 
 def test_a_claim_with_a_record_has_its_history() -> None:
     entries = [[b"17-0", [b"d", b"one", b"t", b"999"]], [b"18-0", [b"j", b"mine", b"t", b"998"]]]
-    found = reply([3, entries], [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4", b"5"])
+    found = reply([3, entries], [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4", b"5", b"at"])
     first, second = found.claimed
     assert (first.job_id, first.envelope) == ("17", b"one")
     assert (second.job_id, second.envelope, second.since_ms) == ("mine", b"two", 998)
     assert (second.attempts_made, second.stalls, second.interruptions, second.releases) == (1, 2, 3, 4)
-    assert second.children == 5
+    assert (second.children, second.cursor) == (5, b"at")
     assert repr(second) == "<Claim mine entry 18-0 in lane 3>"
 
 
 def test_what_is_held_is_read_as_what_is_claimed() -> None:
     found = reply(
-        [], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0", b"0"], [1, [], 4, [[b"18-0", [b"j", b"mine"]]]]
+        [], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0", b"0", b""], [1, [], 4, [[b"18-0", [b"j", b"mine"]]]]
     )
     assert found.claimed == []
     assert [(claim.lane, claim.job_id, claim.since_ms) for claim in found.held] == [(4, "mine", 0)]
