@@ -6,6 +6,7 @@
 --          how it ended ("" not yet | c | f | x | r), result or error, children that it has had itself} …}; ends early
 --          after some megabytes; {} if the job is unknown
 -- RACES    none: it only reads.
+-- @include lib/child
 local base, id, from, count = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local BYTES = 2097152
 if redis.call('EXISTS', base .. ':job:' .. id) == 0 then
@@ -16,8 +17,7 @@ local reply, bytes, at = { total, 0 }, 0, from
 while at <= total and at < from + count and bytes < BYTES do
   local name, ending = unpack(redis.call('HMGET', base .. ':children:' .. id, at, 'e' .. at))
   if name and ending ~= '-' then
-    local queue, child = string.match(name, '^(%Z*)%z(.*)$')
-    local child_base = queue == '' and base or 'sq:{' .. queue .. '}'
+    local queue, child, child_base = named_child(base, name)
     local had = redis.call('HGET', child_base .. ':job:' .. child, 'fn')
     ending = ending or ''
     bytes = bytes + #ending

@@ -10,15 +10,10 @@
 -- @include lib/entry
 -- @include lib/spare
 -- @include lib/locate
+-- @include lib/job_name
+-- @include lib/child
 local base, id, depth, width, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local ENDED = { c = 'completed', f = 'failed', x = 'cancelled', r = 'removed' }
-
-local function name_of(job_base, job_id, job)
-  local envelope = job.parts and job.parts.d or record_envelope(job_base .. ':job:' .. job_id) or ''
-  -- Behind the array's head and the schema number.
-  local read, _, name = pcall(cmsgpack.unpack_limit, envelope, 1, 2)
-  return read and type(name) == 'string' and name or ''
-end
 
 local reply, todo = {}, { { base, id, 0, 0, nil } }
 while #todo > 0 and #reply < most do
@@ -27,13 +22,13 @@ while #todo > 0 and #reply < most do
   local state = job and job.state or ENDED[string.sub(ending or '', 1, 1)] or 'unknown'
   local record = job and job.record or {}
   local had = tonumber(record.fn) or 0
-  local name = job and name_of(job_base, job_id, job) or ''
+  local envelope = job and (job.parts and job.parts.d or record_envelope(job_base .. ':job:' .. job_id))
+  local name = job_name(envelope or '')
   reply[#reply + 1] = { level, place, string.sub(job_base, 5, -2), job_id, state, name, had, tonumber(record.fo) or 0 }
   for at = level < depth and math.min(had, width) or 0, 1, -1 do
     local child, child_ending = unpack(redis.call('HMGET', job_base .. ':children:' .. job_id, at, 'e' .. at))
     if child then
-      local queue, child_id = string.match(child, '^(%Z*)%z(.*)$')
-      local child_base = queue == '' and job_base or 'sq:{' .. queue .. '}'
+      local _, child_id, child_base = named_child(job_base, child)
       todo[#todo + 1] = { child_base, child_id, level + 1, at, child_ending }
     end
   end

@@ -8,6 +8,7 @@
 -- @include lib/clock
 -- @include lib/record
 -- @include lib/entry
+-- @include lib/job_name
 local base, most, jobs_each = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local BYTES = 4194304
 local bytes = 0
@@ -18,9 +19,7 @@ local function name_of(entry_parts, id)
   end
   local envelope = entry_parts.d or record_envelope(base .. ':job:' .. id) or ''
   bytes = bytes + #envelope
-  -- Behind the array's head and the schema number.
-  local read, _, name = pcall(cmsgpack.unpack_limit, envelope, 1, 2)
-  return read and type(name) == 'string' and name or ''
+  return job_name(envelope)
 end
 
 local function jobs_in(lane, worker, count)

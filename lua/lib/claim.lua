@@ -25,10 +25,7 @@ end
 -- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run. `starts`: it
 -- was claimed just now, and may have to step back.
 local function recall(turn, lane, entry, fields, known, starts)
-  local parts = {}
-  for at = 1, #fields, 2 do
-    parts[fields[at]] = fields[at + 1]
-  end
+  local parts = parts_of(fields)
   local number = string.match(entry, '^(%d+)%-0$')
   local id = parts.j or number
   local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn', 'ky')

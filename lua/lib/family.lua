@@ -5,6 +5,7 @@
 -- @include lib/locate
 -- @include lib/lineup
 -- @include lib/dead_letter
+-- @include lib/child
 -- A job's family: its children, for whose ends it waits, and its parents, which wait for its own.
 -- The record's fields. Of a child: fl its parents, a msgpack list of {queue or "" for its own, id, place, policy}. Of a
 -- parent: fn children that it has had; fo those of them that have not ended; ff those whose failure is its own; ft the add
@@ -17,15 +18,6 @@
 local ENDINGS = { completed = 'c', failed = 'f', cancelled = 'x', removed = 'r' }
 local ENDED_STATES = { c = 'completed', f = 'failed', x = 'cancelled' }
 local ANCESTORS, TRIM_PARENTS = 10000, 10
-
-local function family_base(base, queue)
-  return queue == '' and base or 'sq:{' .. queue .. '}'
-end
-
--- How a parent's list names a child.
-local function child_name(base, parent_base, id)
-  return (parent_base == base and '' or string.sub(base, 5, -2)) .. '\0' .. id
-end
 
 local function parents_of(base, id)
   local parents = redis.call('HGET', base .. ':job:' .. id, 'fl')

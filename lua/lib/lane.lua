@@ -1,3 +1,4 @@
+-- @include lib/entry
 -- What waits in a lane: all entries behind the one that was claimed last. Claimed ones are pending or deleted.
 local FIRST_READ, LARGEST_READ, SMALL_BYTES = 16, 512, 65536
 
@@ -11,14 +12,6 @@ local function last_claimed(lane_key)
     end
   end
   return '0-0'
-end
-
-local function parts_of(fields)
-  local parts = {}
-  for at = 1, #fields, 2 do
-    parts[fields[at]] = fields[at + 1]
-  end
-  return parts
 end
 
 -- Calls `visit(entry, parts)` for the entries between two bounds until it returns false or none is left; returns whether

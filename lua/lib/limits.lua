@@ -1,9 +1,8 @@
 -- @include lib/spare
 -- @include lib/spare_count
+-- @include lib/starts
 -- How many jobs may start now, by the queue's rate limit and its limit of jobs that run at once.
--- The rate is a sliding window: `starts` lists what was claimed and when ("ms:count"), oldest first. The window is a
--- little longer than asked for, because handlers start a moment after their claim, and not all after the same moment.
-local MARGIN, LONGEST_MARGIN_MS = 0.02, 50
+-- The rate is a sliding window (see lib/starts).
 
 -- While a backlog stands at the limit, starts are spread over the window: all that start in one moment would otherwise
 -- do so again a window later, for ever. A tenth of the window may start a tenth of the rate, and a little more, so that
@@ -40,24 +39,9 @@ end
 
 -- Returns how many may start now, and when (ms) more may.
 local function room_in_window(turn, rate_max, rate_ms, full_at)
-  local starts_key = turn.base .. ':starts'
-  local window = rate_ms + math.min(math.ceil(rate_ms * MARGIN), LONGEST_MARGIN_MS)
+  local window = window_of(rate_ms)
   local pace = math.max(window / PACES, SHORTEST_PACE_MS)
-  local used, oldest, lately, first_lately = 0, nil, 0, nil
-  for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
-    local at, count = string.match(start, '^(%d+):(%d+)$')
-    at = tonumber(at)
-    if at + window <= turn.now or at > turn.now then -- over, or the clock was put back
-      redis.call('LPOP', starts_key)
-    else
-      oldest = oldest or at
-      used = used + count
-      if at + pace > turn.now then
-        first_lately = first_lately or at
-        lately = lately + count
-      end
-    end
-  end
+  local used, oldest, lately, first_lately = starts_within(turn.base .. ':starts', window, turn.now, pace)
   turn.window = window
   local room, next_at = math.max(rate_max - used, 0), oldest and oldest + window
   if full_at + 2 * window > turn.now then
@@ -91,11 +75,10 @@ local function allowed(turn, want, meta)
   return want, next_at
 end
 
--- Notes what was claimed, and whether a backlog met the limit. The list goes away by itself once nothing in it counts.
+-- Notes what was claimed, and whether a backlog met the limit.
 local function note_starts(turn, count, may)
   if turn.window and count > 0 then
-    redis.call('RPUSH', turn.base .. ':starts', string.format('%.0f:%d', turn.now, count))
-    redis.call('PEXPIRE', turn.base .. ':starts', turn.window)
+    note_start(turn.base .. ':starts', turn.now, count, turn.window)
   end
   if turn.short and count == may then
     local claimed, all = entries_of(turn)

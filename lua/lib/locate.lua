@@ -1,14 +1,7 @@
+-- @include lib/read_hash
 -- A job's record as a table, or nil.
 local function read_record(base, id)
-  local flat = redis.call('HGETALL', base .. ':job:' .. id)
-  if #flat == 0 then
-    return nil
-  end
-  local record = {}
-  for at = 1, #flat, 2 do
-    record[flat[at]] = flat[at + 1]
-  end
-  return record
+  return read_hash(base .. ':job:' .. id)
 end
 
 -- Finds a job by its id: where it is, and what its record and its entry say. One that is parked waits without an entry.

@@ -74,8 +74,9 @@ local function room_by_rate(base, book, now)
     return NO_LIMIT
   end
   if not book.room then
-    local used, oldest, window = starts_within(base .. ':key_starts:' .. book.key, book.rate_ms, now)
-    book.room, book.window, book.next_at = math.max(book.rate_max - used, 0), window, (oldest or now) + window
+    book.window = window_of(book.rate_ms)
+    local used, oldest = starts_within(base .. ':key_starts:' .. book.key, book.window, now)
+    book.room, book.next_at = math.max(book.rate_max - used, 0), (oldest or now) + book.window
   end
   return book.room
 end

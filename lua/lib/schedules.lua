@@ -1,3 +1,4 @@
+-- @include lib/read_hash
 -- A schedule's hash. Fields: spec what its slots are computed from, which only the workers read; timing a digest of what
 -- fixes them; anchor; next its next slot ("" if none follows); rev changes with everything that bears on a firing;
 -- lane, envelope and bonds of its jobs; overlap allow | skip | queue | cancel_previous; limit firings in all ("" none); fired,
@@ -10,15 +11,7 @@ local function schedule_key(base, id)
 end
 
 local function read_schedule(base, id)
-  local flat = redis.call('HGETALL', schedule_key(base, id))
-  if #flat == 0 then
-    return nil
-  end
-  local schedule = {}
-  for at = 1, #flat, 2 do
-    schedule[flat[at]] = flat[at + 1]
-  end
-  return schedule
+  return read_hash(schedule_key(base, id))
 end
 
 -- When a worker is to look at it: at its next slot, unless there is none or it is paused.

@@ -2,20 +2,29 @@
 -- for, because handlers start a moment after their claim, and not all after the same moment.
 local MARGIN, LONGEST_MARGIN_MS = 0.02, 50
 
--- Returns how many started within the window that ends now, when the first of them did (ms), and the window's length.
-local function starts_within(starts_key, per_ms, now)
-  local window = per_ms + math.min(math.ceil(per_ms * MARGIN), LONGEST_MARGIN_MS)
-  local used, oldest = 0, nil
+local function window_of(per_ms)
+  return per_ms + math.min(math.ceil(per_ms * MARGIN), LONGEST_MARGIN_MS)
+end
+
+-- Looks at what started within the window that ends now. Returns how many did, and when the first of them did (ms); with
+-- `pace` also how many did in the last so many ms, and when the first of those did.
+local function starts_within(starts_key, window, now, pace)
+  local used, oldest, lately, first_lately = 0, nil, 0, nil
   for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
     local at, count = string.match(start, '^(%d+):(%d+)$')
-    if tonumber(at) + window <= now or tonumber(at) > now then -- over, or the clock was put back
+    at = tonumber(at)
+    if at + window <= now or at > now then -- over, or the clock was put back
       redis.call('LPOP', starts_key)
     else
-      oldest = oldest or tonumber(at)
-      used = used + tonumber(count)
+      oldest = oldest or at
+      used = used + count
+      if pace and at + pace > now then
+        first_lately = first_lately or at
+        lately = lately + count
+      end
     end
   end
-  return used, oldest, window
+  return used, oldest, lately, first_lately
 end
 
 -- Notes what starts. The list goes away by itself once nothing in it counts any more.
