@@ -22,21 +22,23 @@ from streamq.worker import Worker
 
 PATIENCE = 30.0
 """Seconds that a queue may take to become idle unless the caller says otherwise."""
+MOST_KEYS = 10_000
 
 
 class Drained(msgspec.Struct, frozen=True):
-    """How the attempts of a `drain` ended: `done`, `failed` for good, to be `retried`, or `put_off`."""
+    """How the attempts of a `drain` ended: `done`, `failed` for good, to be `retried`, `put_off`, or `cancelled`."""
 
     done: int
     failed: int
     retried: int
     put_off: int
-    """Snoozed, rate limited, handed back, or of a name that no processor has."""
+    """Snoozed, rate limited, handed back, waiting for children that they added, or of a name that no processor has."""
+    cancelled: int = 0
 
     @property
     def total(self) -> int:
         """All attempts."""
-        return self.done + self.failed + self.retried + self.put_off
+        return self.done + self.failed + self.retried + self.put_off + self.cancelled
 
 
 class _Ticks(Observer):
@@ -72,7 +74,8 @@ async def drain(
 
     Jobs run one at a time and in order unless `concurrency` says otherwise; what they add runs too. Jobs that are
     delayed stay so, retries with a backoff included: move the clock (`time_travel`) and drain again. A paused queue
-    is idle when nothing runs. Failures raise nothing: look at the jobs, or at `Drained.failed`.
+    is idle when nothing runs, and so is one of which only paused keys' jobs wait. Failures raise nothing: look at the
+    jobs, or at `Drained.failed`.
 
     Raises:
         TimeoutError: It was not idle in time; what still ran was handed back.
@@ -94,7 +97,8 @@ async def drain(
                 f"{stats.active} ran, {stats.delayed} were delayed"
             ) from None
     told = ticks.outcomes
-    return Drained(told["done"], told["fail"], told["retry"], told["release"] + told["hold"])
+    put_off = told["release"] + told["hold"] + told["wait"]
+    return Drained(told["done"], told["fail"], told["retry"], put_off, told["cancel"])
 
 
 async def _until_idle(queue: Queue, ticks: _Ticks) -> None:
@@ -107,10 +111,12 @@ async def _until_idle(queue: Queue, ticks: _Ticks) -> None:
 
 async def _is_idle(queue: Queue) -> bool:
     stats = await queue.stats()
-    if stats.active or (stats.waiting and not stats.paused):
+    if stats.active:
         return False
     if stats.paused:
         return True
+    if stats.waiting and stats.waiting > sum(key.jobs for key in await queue.keys(MOST_KEYS) if key.paused):
+        return False
     now = await queue._store.now_ms() / 1000
     for job in await queue.jobs(JobState.DELAYED, count=1):
         if job.run_at is not None and job.run_at.timestamp() <= now:

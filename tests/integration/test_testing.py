@@ -11,6 +11,7 @@ import pytest
 from streamq import (
     ActiveJob,
     Backoff,
+    FlowJob,
     InvalidInput,
     JobFailed,
     JobOptions,
@@ -93,6 +94,33 @@ async def test_drain_leaves_what_is_delayed_and_tells_of_failures(queue: Queue, 
     assert await drain(queue, book.processors) == Drained(done=0, failed=1, retried=1, put_off=2)
     stats = await queue.stats()
     assert (stats.delayed, stats.failed, stats.waiting) == (4, 1, 0)
+
+
+async def test_attempts_that_wait_for_children_or_are_cancelled_are_counted_too(queue: Queue) -> None:
+    async def parent(job: ActiveJob[Any]) -> int:
+        if not job.children:
+            await job.add_children([FlowJob("child")])
+        return len(await job.child_ends())
+
+    async def child(job: ActiveJob[Any]) -> None:
+        await queue.cancel(job.id)
+
+    await queue.add("parent")
+    found = await drain(queue, {"parent": parent, "child": child})
+    assert found == Drained(done=0, failed=0, retried=0, put_off=1, cancelled=1)
+    assert found.total == 2
+
+
+async def test_a_queue_of_which_only_paused_keys_jobs_wait_is_idle(queue: Queue) -> None:
+    book = Book(queue)
+    await queue.pause_key("tenant")
+    await queue.add_many([("note", at, JobOptions(key="tenant")) for at in range(3)])
+    await queue.add("note", "free")
+    assert await drain(queue, book.processors) == Drained(1, 0, 0, 0)
+    assert book.ran == ["free"]
+    await queue.resume_key("tenant")
+    await drain(queue, book.processors)
+    assert book.ran == ["free", 0, 1, 2]
 
 
 async def test_drain_runs_several_at_once_if_asked(queue: Queue) -> None:
