@@ -131,8 +131,8 @@ class DeadLetters(QueueParts):
         """Make jobs of dead letters again: of one, of those of a name or an error's type, or of all (`everything`).
 
         If the failed job is still kept, it is retried. If not, it is added again with its old data and options, under
-        its old id when that is free. A letter goes in the very call that makes its job wait; one whose id is taken by
-        another job stays. Letters that are written meanwhile are left for the next time.
+        its old id when that is free. A letter goes in the very call that makes its job wait; one whose id or unique key
+        is taken by another job stays. Letters that are written meanwhile are left for the next time.
 
         With `to` the jobs go to another queue, under their own id if that was a custom one, else as `<queue>:<id>`; the
         letter is deleted afterwards, so a crash in between leaves the letter and never loses the job. The failed job

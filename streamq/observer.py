@@ -56,8 +56,9 @@ class Observer:
         """An attempt has ended here.
 
         `processor` is the name that was registered (`*` for one that takes any, `UNKNOWN` where there is none),
-        `outcome` one of done, retry, fail, cancel, release and hold, `waited` the time from when the job could have
-        started to when it did. `ran` is 0 where the handler was not called: the data did not fit, the job had expired.
+        `outcome` one of done, retry, fail, cancel, release, hold and wait (for children that it added), `waited` the
+        time from when the job could have started to when it did. `ran` is 0 where the handler was not called: the data
+        did not fit, the job had expired.
         """
 
     def sending(self, queue: str, name: str, jobs: int) -> Sending | None:

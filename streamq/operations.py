@@ -78,11 +78,13 @@ class Operations(QueueParts):
     async def retry(self, job_id: str) -> None:
         """Put a failed or cancelled job back at the end of its lane, its attempts counted from nothing.
 
-        A failed one's dead letter is taken back.
+        A failed one's dead letter is taken back. One whose children have not all ended waits for them, and parents that
+        it had failed wait for it again.
 
         Raises:
             JobNotFound: It is unknown.
             WrongState: It is neither (any more: of two retries at once, one gets this). Nothing was changed.
+            DuplicateJob: Another job holds its unique key by now. Nothing was changed.
         """
         _check_moved(job_id, "retry", "retried", await self._store.retry(known_id(job_id)))
 

@@ -175,11 +175,13 @@ class Queue(QueueFacade):
     def retry(self, job_id: str) -> None:
         """Put a failed or cancelled job back at the end of its lane, its attempts counted from nothing.
 
-        A failed one's dead letter is taken back.
+        A failed one's dead letter is taken back. One whose children have not all ended waits for them, and parents that
+        it had failed wait for it again.
 
         Raises:
             JobNotFound: It is unknown.
             WrongState: It is neither (any more: of two retries at once, one gets this). Nothing was changed.
+            DuplicateJob: Another job holds its unique key by now. Nothing was changed.
         """
         self._run(lambda queue: queue.retry(job_id))
 
@@ -457,8 +459,8 @@ class Queue(QueueFacade):
         """Make jobs of dead letters again: of one, of those of a name or an error's type, or of all (`everything`).
 
         If the failed job is still kept, it is retried. If not, it is added again with its old data and options, under
-        its old id when that is free. A letter goes in the very call that makes its job wait; one whose id is taken by
-        another job stays. Letters that are written meanwhile are left for the next time.
+        its old id when that is free. A letter goes in the very call that makes its job wait; one whose id or unique key
+        is taken by another job stays. Letters that are written meanwhile are left for the next time.
 
         With `to` the jobs go to another queue, under their own id if that was a custom one, else as `<queue>:<id>`; the
         letter is deleted afterwards, so a crash in between leaves the letter and never loses the job. The failed job
