@@ -74,7 +74,7 @@ NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
 
 
 class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How many jobs are where. `total` counts all six states; ages are seconds, None where none waits."""
+    """How many jobs are where. `total` counts all seven states; ages are seconds, None where none waits."""
 
     waiting: int
     active: int

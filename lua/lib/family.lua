@@ -8,8 +8,8 @@
 -- @include lib/child
 -- A job's family: its children, for whose ends it waits, and its parents, which wait for its own.
 -- The record's fields. Of a child: fl its parents, a msgpack list of {queue or "" for its own, id, place, policy}. Of a
--- parent: fn children that it has had; fo those of them that have not ended; ff those whose failure is its own; ft the add
--- that the last ones came with; fk how its own end is kept (see end_parent); fx "1" if its children failed it.
+-- parent: fn children that it has had; fo those of them that have not ended; ff those whose failure is its own; ft the adds
+-- that the last ones came with, the newest first; fk how its own end is kept (see end_parent); fx "1" if its children failed it.
 -- `:children:<id>` has up to two fields per child: its place, from 1 -> queue ("" for the parent's own), NUL, id; and once
 -- it has ended "e" and its place -> c | f | x | r (completed, failed, cancelled, removed) and its result or error, or "-" if
 -- it is not to be told of. Setting that field is what counts an ending once.
@@ -201,7 +201,7 @@ local function willing_parents(base, family)
   local found = {}
   for _, parent in ipairs(family.p or {}) do
     local key = family_base(base, parent[1]) .. ':job:' .. parent[2]
-    if redis.call('HGET', key, 'ft') == family.t then
+    if string.find(redis.call('HGET', key, 'ft') or '', family.t, 1, true) then
       found[#found + 1] = parent
     end
   end

@@ -3,6 +3,8 @@
 -- spawn: active -> waiting_children. Its handler has staged children for it; they go into the queue now, all of them,
 -- whatever happens from here on: what one call can't take is moved by the next ticks. If they are no longer there, the job
 -- runs again, and adds them again. `body` is the batch, a space, and `fk` of the record (see lib/family).
+local TOKENS_BYTES = 100
+
 local function spawn(turn, lane, id, parts, body, count, batch_parts, fields)
   local batch, keep = string.match(body, '^(%x+) (.*)$')
   local batch_key = turn.base .. ':batch:' .. batch
@@ -17,11 +19,13 @@ local function spawn(turn, lane, id, parts, body, count, batch_parts, fields)
   redis.call('PERSIST', batch_key)
   redis.call('HSET', turn.base .. ':meta', 'bound', 1)
   turn.bound = true
-  extend(fields, { 's', 'w', 'p', lane, 'ft', batch, 'fk', keep })
+  local key = job_key(turn, id)
+  local before = redis.call('HGET', key, 'ft') -- some of those may be on their way still
+  local tokens = string.sub(batch .. (before and ' ' .. before or ''), 1, TOKENS_BYTES)
+  extend(fields, { 's', 'w', 'p', lane, 'ft', tokens, 'fk', keep })
   if parts.d then
     add_envelope(fields, parts.d)
   end
-  local key = job_key(turn, id)
   redis.call('HSET', key, unpack(fields))
   redis.call('HINCRBY', key, 'fn', count)
   redis.call('HINCRBY', key, 'fo', count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamq import FlowJob, Settings
+from streamq import FlowJob, Priority, Settings
 from streamq._engine.adder import parts_of
 from streamq._engine.flowing import Above, lay_out
 from streamq._engine.transitions import Claim, NewJob, bound_start
@@ -131,3 +131,20 @@ async def test_a_job_that_waits_leaves_its_keys_place_to_its_children(bench: Ben
     await bench.tick(outcomes=[wait(claim, "abc", 1, 1)])
     await complete(bench, "a")
     assert set(await claims(bench)) == {"top"}
+
+
+async def test_children_that_are_still_on_their_way_when_the_job_adds_others_come_all_the_same(bench: Bench) -> None:
+    claim = await bench.claimed("top", lane=1)
+    first = FlowJob("first", job_id="first", on_failure="continue", priority=Priority.CRITICAL)
+    parts = await staged(bench, claim, first, *(FlowJob("other") for _ in range(3_000)))
+    await bench.tick(outcomes=[wait(claim, "abc", parts, 3_001)])
+    (child,) = await bench.claim()
+    await bench.tick(outcomes=[fail(child)])
+    (claim,) = await bench.claim()
+    assert (child.job_id, claim.job_id) == ("first", "top")
+    parts = await staged(bench, claim, FlowJob("late"), batch="def")
+    await bench.tick(outcomes=[wait(claim, "def", parts, 1)])
+    while bench.redis.exists(bench.key("batches")):
+        await bench.tick()
+    assert len(bench.lane()) == 3_001
+    assert bench.record("top")["fo"] == b"3001"
