@@ -49,10 +49,11 @@ class OperatorTransitions:
         keep = self.settings.keep_cancelled
         return keep.count, keep.age_ms
 
-    async def _move(self, name: str, done: str, after: str, *args: Arg) -> str:
+    async def _move(self, name: str, done: str, after: str | tuple[str, ...], *args: Arg) -> str:
         """Run a script that moves one job and answers with a word: `done` if this call moved it.
 
-        A move whose reply was lost is repeated and finds the job moved, `after` its own move: that is `done` too.
+        A move whose reply was lost is repeated and finds the job moved, as it is `after` its own move: that is `done`
+        too.
 
         Raises:
             DuplicateJob: Another job holds this one's unique key. Nothing was changed.
@@ -69,7 +70,7 @@ class OperatorTransitions:
             _, holder, key = (part.decode() for part in reply)
             raise DuplicateJob(holder, key)
         word: str = reply.decode()
-        return done if tries > 1 and word == after else word
+        return done if tries > 1 and word in ((after,) if isinstance(after, str) else after) else word
 
     # The queue --------------------------------------------------------------------------------------------------------
 
@@ -113,8 +114,8 @@ class OperatorTransitions:
         return None if reply is None else StoredJob.read(reply)
 
     async def retry(self, job_id: str) -> str:
-        """Put a failed job back into its lane; returns `retried`, `unknown`, or the state that forbids it."""
-        return await self._move("retry", "retried", "waiting", job_id)
+        """Run a failed or cancelled job again; returns `retried`, `unknown`, or the state that forbids it."""
+        return await self._move("retry", "retried", ("waiting", "waiting_children"), job_id)
 
     async def remove(self, job_id: str, *, force: bool = False) -> str:
         """Remove a job; returns `removed`, `unknown` or, unless forced, `active`."""
@@ -122,7 +123,8 @@ class OperatorTransitions:
 
     async def cancel(self, job_id: str, reason: str) -> str:
         """Cancel a job; returns `cancelled`, `asked` (its worker, to do so), `unknown`, `already`, or how it ended."""
-        return await self._move("cancel", "cancelled", "already", job_id, reason, *self._keep_cancelled)
+        count, age_ms = self._keep_cancelled
+        return await self._move("cancel", "cancelled", "already" if count else "unknown", job_id, reason, count, age_ms)
 
     async def promote(self, job_id: str) -> str:
         """Make a delayed job wait; returns `promoted`, `unknown`, or the state that forbids it."""

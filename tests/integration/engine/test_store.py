@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
 
-from streamq import Queue, Settings
+from streamq import FlowJob, Queue, Retention, Settings
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
 from streamq._engine.wire import Wire
@@ -126,3 +127,38 @@ async def test_a_call_over_a_closed_wire_is_not_repeated(redis_url: str) -> None
     await wire.close()
     with pytest.raises(StoreUnavailable, match="closed by its owner"):
         await asyncio.wait_for(store.stats(), 30)
+
+
+class LosesAReply(Wire):
+    """Loses the reply of the first script that ran."""
+
+    lost = False
+
+    async def call(self, *command: Any, wait: float = 0.0) -> Any:
+        reply = await super().call(*command, wait=wait)
+        if not self.lost and not isinstance(reply, Exception):
+            self.lost = True
+            raise StoreUnavailable("the reply was lost")
+        return reply
+
+
+@pytest.mark.parametrize("keep", [0, 10])
+async def test_a_cancel_whose_reply_was_lost_says_so_however_it_is_kept(redis_url: str, keep: int) -> None:
+    settings = Settings(keep_cancelled=Retention(count=keep))
+    async with Queue("q", redis_url) as queue:
+        job = await queue.add("work")
+        wire = LosesAReply(Endpoint(redis_url, 5.0))
+        assert await Store("q", wire, settings).cancel(job.id, "") == "cancelled"
+        assert wire.lost
+        await wire.close()
+        assert (await queue.stats()).cancelled == min(keep, 1)
+
+
+async def test_a_retry_whose_reply_was_lost_finds_the_job_waiting_for_its_children(redis_url: str) -> None:
+    async with Queue("q", redis_url) as queue:
+        top = await queue.add_flow(FlowJob("top", children=[FlowJob("child")]))
+        assert await top.cancel()
+        wire = LosesAReply(Endpoint(redis_url, 5.0))
+        assert await Store("q", wire, Settings()).retry(top.id) == "retried"
+        assert wire.lost
+        await wire.close()
