@@ -25,6 +25,7 @@ from streamq.bulk import Progress, match
 from streamq.errors import InvalidInput
 from streamq.job import JobError
 from streamq.operations import QueueParts
+from streamq.payload import Codec
 from streamq.policy import Priority, whole
 
 log = logging.getLogger("streamq.queue")
@@ -114,7 +115,7 @@ class DeadLetters(QueueParts):
             wanted = min(count - len(found), STEP_LETTERS)
             page = await self._store.dead_letters(cursor, wanted, newest_first=newest_first)
             cursor = page.cursor
-            found.extend(_letter(self.name, stored) for stored in page.letters)
+            found.extend(_letter(self.name, stored, self._store.codec) for stored in page.letters)
             if not cursor or len(found) >= count:
                 return LetterPage(found, cursor or None)
 
@@ -199,7 +200,7 @@ class DeadLetters(QueueParts):
                 while True:
                     for stored in await reader.read_on():
                         try:
-                            answer = handler(_letter(self.name, stored))
+                            answer = handler(_letter(self.name, stored, self._store.codec))
                             if inspect.isawaitable(answer):
                                 await answer
                         except Exception as error:
@@ -258,10 +259,10 @@ def _first_step(letter: str | DeadLetter | None, everything: bool, name: str | N
     return Step(at, at)
 
 
-def _letter(queue: str, stored: StoredLetter) -> DeadLetter:
+def _letter(queue: str, stored: StoredLetter, opener: Codec) -> DeadLetter:
     try:
         envelope = codec.decode_envelope(stored.envelope)
-        name, data = envelope.name, readable(bytes(envelope.data))
+        name, data = envelope.name, readable(bytes(envelope.data), opener)
     except codec.BadEnvelope:
         name, data = "", None
     return DeadLetter(

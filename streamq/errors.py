@@ -22,6 +22,7 @@
     ├── ScheduleNotFound                  no schedule has that id (`.schedule_id`)
     ├── ProcessorError                    fix the plugin
     │   ├── UnknownProcessor
+    │   ├── UnreadablePayload             sealed by a codec or a key that is not here
     │   ├── ResultNotEncodable
     │   ├── ResultTooLarge
     │   └── HandlerTimeout
@@ -210,6 +211,10 @@ class ProcessorError(StreamqError):
 
 class UnknownProcessor(ProcessorError):
     """No processor of this worker has the job's name."""
+
+
+class UnreadablePayload(ProcessorError):
+    """Data or a result is sealed, and can't be opened here: a key is missing, or it is damaged."""
 
 
 class ResultNotEncodable(ProcessorError):

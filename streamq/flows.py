@@ -20,8 +20,10 @@ from streamq._engine.transitions import NewJob
 from streamq.errors import InvalidInput, JobNotFound
 from streamq.flow import ChildEnd, FlowJob, FlowNode, ordered
 from streamq.job import Job, JobOptions, JobState
-from streamq.observer import NOBODY, begin, told
+from streamq.middleware import around_add
+from streamq.observer import NOBODY, Sending, begin, told
 from streamq.operations import QueueParts, check_reason, known_id
+from streamq.payload import PLAIN, Codec
 from streamq.policy import whole
 
 PAGE = 500
@@ -62,10 +64,12 @@ class Flows(QueueParts):
             raise InvalidInput(f"the flow's top job is for queue {flow.queue}: add it there")
         observer = self._store.observer
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, "", len(jobs))
-        if sending is None:
+        if sending is None and not self._middleware:
             return await self._add_flow(jobs, durable, None)
+        sending = sending or Sending()
         with told(observer, sending) as ids:
-            job = await self._add_flow(jobs, durable, sending.headers)
+            async with around_add(self._middleware, self.name, "", len(jobs)) as adding:
+                job = await self._add_flow(jobs, durable, {**sending.headers, **adding.headers})
             ids.append(job.id)
         return job
 
@@ -111,7 +115,7 @@ class Flows(QueueParts):
             page = await self._store.children(known_id(job_id), place, min(start + count - place, PAGE))
             if page is None:
                 raise JobNotFound(job_id)
-            found += [child_end(self.name, child) for child in page.children]
+            found += [child_end(self.name, child, self._store.codec) for child in page.children]
             place = page.following
         return found
 
@@ -183,7 +187,7 @@ class Flows(QueueParts):
         return stores, below
 
 
-def child_end(queue: str, stored: StoredChild) -> ChildEnd:
+def child_end(queue: str, stored: StoredChild, opener: Codec = PLAIN) -> ChildEnd:
     """Return a child of a job in `queue` as users see it."""
     state = JobState(stored.state) if stored.state not in (None, "removed") else stored.state
     return ChildEnd(
@@ -191,7 +195,7 @@ def child_end(queue: str, stored: StoredChild) -> ChildEnd:
         queue=stored.queue or queue,
         id=stored.job_id,
         state=state,  # type: ignore[arg-type]  # "removed" is the only other text
-        result=readable(stored.body) if stored.state == "completed" else None,
+        result=readable(stored.body, opener) if stored.state == "completed" else None,
         error=codec.decode_error(stored.body) if stored.state == "failed" and stored.body else None,
     )
 

@@ -74,7 +74,7 @@ class Listings(QueueParts):
             wanted = min(count - len(found), PAGE_JOBS)
             page = await self._store.jobs(chosen, cursor, skip, wanted, newest_first=newest_first, name=named)
             cursor, skip = page.cursor, skip - page.skipped
-            found.extend(snapshot(self.name, job_id, stored) for job_id, stored in page.jobs)
+            found.extend(snapshot(self.name, job_id, stored, self._store.codec) for job_id, stored in page.jobs)
             looks += 1
             if not cursor or len(found) >= count or (named and looks >= SCANNED):
                 return JobPage(found, cursor or None)

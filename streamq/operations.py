@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from streamq._engine.store import UNCHANGED, Store
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, JobNotFound, StoreRefused, WrongState
 from streamq.job import MAX_NAME, JobOptions, check_text
+from streamq.middleware import Middleware
 from streamq.policy import Priority, RateLimit, Seconds, whole
 from streamq.settings import Settings
 
@@ -27,6 +29,7 @@ class QueueParts:
 
     settings: Settings
     _store: Store
+    _middleware: Sequence[Middleware]
 
     @property
     def name(self) -> str:
@@ -165,7 +168,7 @@ class Operations(QueueParts):
             StoreRefused: Others kept changing it meanwhile. Nothing was changed.
         """
         known_id(job_id)
-        body = codec.encode_data("data", data, self.settings.max_payload)
+        body = self._store.codec.seal(codec.encode_data("data", data, self.settings.max_payload))
         for _ in range(UPDATE_TRIES):
             stored = await self._store.get(job_id)
             if stored is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -17,6 +17,8 @@ import msgspec
 from streamq.errors import InvalidInput, JobCancelled
 from streamq.flow import ChildEnd, FlowJob
 from streamq.job import MAX_NAME, JobState, check_text, queue_name
+from streamq.middleware import Middleware, checked
+from streamq.payload import Codec
 from streamq.policy import Backoff, Seconds, whole
 from streamq.policy import seconds as span
 from streamq.task import Task, TaskDecorator
@@ -229,9 +231,14 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Processors:
-    """A registry of processors: what a plugin exports and a worker is given."""
+    """A registry of processors: what a plugin exports and a worker is given.
 
-    def __init__(self) -> None:
+    `middleware` is entered around each run, of these and of what is added by `update`. `codec` opens data and seals
+    results of the workers that are given this; their producers need it too.
+    """
+
+    def __init__(self, *, middleware: Sequence[Middleware] = (), codec: Codec | None = None) -> None:
+        self.middleware, self.codec = checked(middleware), codec
         self._found: dict[tuple[str | None, str], Processor] = {}
 
     def __iter__(self) -> Iterator[Processor]:
@@ -322,7 +329,11 @@ class Processors:
         self._found[key] = processor
 
     def update(self, other: Processors) -> None:
-        """Add all of `other`; raise InvalidInput at the first name that is taken."""
+        """Add all of `other`, and its middleware; raise InvalidInput at the first name that is taken, or two codecs."""
+        if other.codec is not None and self.codec not in (None, other.codec):
+            raise InvalidInput("two registries bring different codecs: a worker has one")
+        self.codec = other.codec or self.codec
+        self.middleware += tuple(one for one in other.middleware if one not in self.middleware)
         for processor in other:
             self.add(processor)
 

@@ -8,7 +8,7 @@ Never runs a job. What operators do is in `operations`, `fairness`, `bulk`, `lis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -30,10 +30,12 @@ from streamq.fairness import Fairness
 from streamq.flows import Flows
 from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
 from streamq.listing import Listings
+from streamq.middleware import Middleware, around_add, checked
 from streamq.minutes import Minutes
-from streamq.observer import NOBODY, ErrorHandler, Observer, begin, careful, told
+from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, careful, told
 from streamq.operations import Operations, known_id, start_of
 from streamq.overview import Overview
+from streamq.payload import PLAIN, Codec
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
 from streamq.schedules import Schedules
 from streamq.settings import Settings
@@ -103,7 +105,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
     `defaults` are the options of jobs that say nothing themselves. `on_error` is told of trouble in the background,
     which no call raises (a reader of events that lost Redis, a handler of dead letters that failed); it is logged all
-    the same, and goes on. Belongs to one event loop. Use it as an async context manager, or call `close`.
+    the same, and goes on. `middleware` is entered around each add. `codec` seals what goes to Redis of data, and opens
+    results; its workers need it too. Belongs to one event loop. Use it as an async context manager, or call `close`.
 
     Raises:
         InvalidInput: The name can't be part of a key, or `redis` is neither a URL nor a client.
@@ -118,6 +121,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         settings: Settings | None = None,
         observer: Observer = NOBODY,
         on_error: ErrorHandler | None = None,
+        middleware: Sequence[Middleware] = (),
+        codec: Codec | None = None,
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.defaults = defaults or JobOptions()
@@ -125,6 +130,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
         self._endpoint = endpoint
         self._store = Store(name, self._wire, self.settings, observer)
+        self._store.codec = codec or PLAIN
+        self._middleware = checked(middleware)
         self.on_error = on_error
         self._adder = Adder(self._store)
         self._names: set[str] = set()
@@ -185,6 +192,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         """
         observer = self._store.observer
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, name, 1)
+        if self._middleware:
+            return await self._add_within(sending or Sending(), name, data, options, durable, fields)
         if sending is None:
             job = self._encode(name, data, options, fields)
             done = (await self._adder_for(durable).add((job,)))[0].if_taken()
@@ -193,6 +202,17 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
                 job = self._encode(name, data, options, fields, sending.headers)
                 done = (await self._adder_for(durable).add((job,)))[0].if_taken()
                 ids.append(done.job_id)
+        return Job(self, done.job_id, name, is_new=done.is_new)
+
+    async def _add_within(
+        self, sending: Sending, name: str, data: Any, options: JobOptions | None, durable: bool, fields: OptionFields
+    ) -> Job:
+        """Add one job with the middleware around it."""
+        with told(self._store.observer, sending) as ids:
+            async with around_add(self._middleware, self.name, name, 1) as adding:
+                job = self._encode(name, data, options, fields, {**sending.headers, **adding.headers})
+                done = (await self._adder_for(durable).add((job,)))[0].if_taken()
+            ids.append(done.job_id)
         return Job(self, done.job_id, name, is_new=done.is_new)
 
     async def add_many(self, jobs: Iterable[NewJobSpec], *, durable: bool = False) -> list[Job]:
@@ -210,10 +230,12 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         specs = list(jobs)
         observer = self._store.observer
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, "", len(specs))
-        if sending is None:
+        if sending is None and not self._middleware:
             return await self._add_specs(specs, durable, None)
+        sending = sending or Sending()
         with told(observer, sending) as ids:
-            added = await self._add_specs(specs, durable, sending.headers)
+            async with around_add(self._middleware, self.name, "", len(specs)) as adding:
+                added = await self._add_specs(specs, durable, {**sending.headers, **adding.headers})
             ids.extend(job.id for job in added)
         return added
 
@@ -265,6 +287,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             if len(self._names) < MOST_NAMES:
                 self._names.add(str(name))
         body = codec.encode_data("data", data, self.settings.max_payload)
+        if self._store.codec is not PLAIN:
+            body = self._store.codec.seal(body)
         if options is None and not fields and self._plain and not carried:
             return NewJob(NORMAL, "0", "", codec.encode_envelope(name, body, None))
         chosen = self._options(options, fields)
@@ -295,7 +319,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     async def get_job(self, job_id: str) -> JobSnapshot | None:
         """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
         stored = await self._store.get(known_id(job_id))
-        return None if stored is None else snapshot(self.name, job_id, stored)
+        return None if stored is None else snapshot(self.name, job_id, stored, self._store.codec)
 
     async def stats(self) -> QueueStats:
         """Count the queue's jobs; the cost does not grow with their number."""
@@ -324,6 +348,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             JobFailed: It ended as failed.
             JobCancelled: It was cancelled (`.reason` says why) or removed.
             JobNotFound: There is no such job.
+            UnreadablePayload: It completed, and its result is sealed by what this queue's `codec` can't open.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
         """
@@ -343,10 +368,12 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         waiter = await self._endings.watch(job_id)
         try:
             while True:
-                job = await self.get_job(job_id)
-                if job is not None and job.state.ended:
-                    return _ending(job)
-                if job is None:
+                stored = await self._store.get(job_id)
+                if stored is not None and JobState(stored.state).ended:
+                    if stored.state == JobState.COMPLETED and (body := stored.record.get("r")):
+                        self._store.codec.open(body)  # or it would look like None
+                    return _ending(snapshot(self.name, job_id, stored, self._store.codec))
+                if stored is None:
                     raise (ResultNotKept if known else JobNotFound)(job_id)
                 known = True
                 await asyncio.wait((waiter,), timeout=LOOK_AGAIN)

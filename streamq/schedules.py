@@ -14,11 +14,12 @@ import msgspec
 from streamq import slots
 from streamq._engine import codec
 from streamq._engine.scheduling import NewSchedule, StoredSchedule
-from streamq._engine.snapshots import moment
+from streamq._engine.snapshots import moment, readable
 from streamq._engine.store import Store
 from streamq._engine.transitions import NewJob
 from streamq.errors import InvalidInput, ScheduleNotFound, StoreUnavailable
 from streamq.job import Job, JobOptions
+from streamq.payload import PLAIN, Codec
 from streamq.policy import Priority
 from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot, check_schedule_id, spec_of
 from streamq.unique import Unique
@@ -61,17 +62,17 @@ class Schedules:
             anchor = spec.start_ms if spec.start_ms is not None else now if anchor is None else anchor
             found = await self._store.schedule(new, anchor, slots.next_slot(spec, anchor, now))
         assert isinstance(found, StoredSchedule)  # noqa: S101 - with an anchor it always answers so
-        return _snapshot(found)
+        return _snapshot(found, self._store.codec)
 
     async def schedules(self) -> list[ScheduleSnapshot]:
         """Read all schedules of the queue: the next one due first, paused and ended ones last."""
         found = await self._store.schedules(await self._store.schedule_ids())
-        return [_snapshot(stored) for stored in found]
+        return [_snapshot(stored, self._store.codec) for stored in found]
 
     async def get_schedule(self, id: str) -> ScheduleSnapshot | None:
         """Read a schedule; None if it is unknown."""
         found = await self._store.schedules([check_schedule_id(id)])
-        return _snapshot(found[0]) if found else None
+        return _snapshot(found[0], self._store.codec) if found else None
 
     async def pause_schedule(self, id: str) -> None:
         """Let nothing of it fire until it is resumed. Slots that go by meanwhile are not missed: they don't count.
@@ -135,9 +136,9 @@ def _settings(schedule: Schedule | None, fields: ScheduleFields) -> Schedule:
     return msgspec.structs.replace(schedule, **fields) if fields else schedule
 
 
-def _snapshot(stored: StoredSchedule) -> ScheduleSnapshot:
+def _snapshot(stored: StoredSchedule, opener: Codec = PLAIN) -> ScheduleSnapshot:
     spec = msgspec.msgpack.decode(stored.spec, type=slots.Spec)
-    name, data, options = _described(stored)
+    name, data, options = _described(stored, opener)
     schedule = Schedule(
         cron=spec.cron,
         every=None if spec.every_ms is None else spec.every_ms / 1000,
@@ -167,7 +168,7 @@ def _snapshot(stored: StoredSchedule) -> ScheduleSnapshot:
     )
 
 
-def _described(stored: StoredSchedule) -> tuple[str, Any, JobOptions]:
+def _described(stored: StoredSchedule, opener: Codec = PLAIN) -> tuple[str, Any, JobOptions]:
     envelope = codec.decode_envelope(stored.envelope)
     said = envelope.options or codec.EnvelopeOptions()
     bonds = msgspec.msgpack.decode(stored.bonds) if stored.bonds else {}
@@ -184,4 +185,4 @@ def _described(stored: StoredSchedule) -> tuple[str, Any, JobOptions]:
         unique=Unique.from_bond(bonds["u"]) if "u" in bonds else None,
         key=said.k,
     )
-    return envelope.name, codec.decode(bytes(envelope.data)), options
+    return envelope.name, readable(bytes(envelope.data), opener), options

@@ -9,15 +9,17 @@ import msgspec
 
 from streamq._engine import codec
 from streamq._engine.transitions import StoredJob
+from streamq.errors import UnreadablePayload
 from streamq.job import JobError, JobSnapshot, JobState
+from streamq.payload import PLAIN, Codec
 from streamq.policy import Priority
 
 
-def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
+def snapshot(queue: str, job_id: str, stored: StoredJob, opener: Codec = PLAIN) -> JobSnapshot:
     """Return a job as users see it. What can't be read is None; the name of a job whose envelope can't be is ""."""
     try:
         envelope = codec.decode_envelope(stored.envelope)
-        name, data, options = envelope.name, readable(bytes(envelope.data)), envelope.options
+        name, data, options = envelope.name, readable(bytes(envelope.data), opener), envelope.options
     except codec.BadEnvelope:
         name, data, options = "", None, None
     record = stored.record
@@ -32,7 +34,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob) -> JobSnapshot:
         attempts_made=stored.number("a") or 0,
         stalls=stored.number("k") or 0,
         interruptions=stored.number("i") or 0,
-        result=readable(record.get("r", b"")) if stored.state == "completed" else None,
+        result=readable(record.get("r", b""), opener) if stored.state == "completed" else None,
         error=codec.decode_error(record["x"]) if record.get("x") else None,
         errors=_errors(stored),
         created_at=moment(stored.created_ms),
@@ -71,11 +73,11 @@ def _errors(stored: StoredJob) -> dict[int, JobError]:
     return errors
 
 
-def readable(body: bytes) -> Any:
+def readable(body: bytes, opener: Codec = PLAIN) -> Any:
     """Decode a value; None if this version can't, so that one such job does not hide the others."""
     try:
-        return codec.decode(body)
-    except (ValueError, msgspec.DecodeError):
+        return codec.decode(opener.open(body)) if body else None
+    except (ValueError, msgspec.DecodeError, UnreadablePayload):
         return None
 
 

@@ -27,6 +27,7 @@ from streamq._engine.wire import Wire
 from streamq.errors import DuplicateJob, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from streamq.job import queue_name
 from streamq.observer import NOBODY, ErrorHandler, Observer, tell, tell_nobody
+from streamq.payload import PLAIN, Codec
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq.store")
@@ -53,12 +54,16 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         self.observer = observer
         self.on_error: ErrorHandler = tell_nobody
         """Told of trouble that no caller hears of: what reads, waits and ticks in the background meets it."""
+        self.codec: Codec = PLAIN
+        """Between encoded payloads and Redis; whoever encodes and decodes them goes by it."""
         self.script_reloads = 0
         """How many scripts the server had lost."""
 
     def beside(self, queue: str) -> Store:
         """Return the store of another queue on the same server and wire."""
-        return Store(queue, self.wire, self.settings, self.observer)
+        found = Store(queue, self.wire, self.settings, self.observer)
+        found.codec = self.codec
+        return found
 
     # Producers --------------------------------------------------------------------------------------------------------
 

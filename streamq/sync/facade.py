@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -13,7 +13,9 @@ from streamq import queue as queues
 from streamq.dead_letters import DeadLetter
 from streamq.dead_letters import Watch as AsyncWatch
 from streamq.job import JobOptions
+from streamq.middleware import Middleware
 from streamq.observer import NOBODY, ErrorHandler, Observer
+from streamq.payload import Codec
 from streamq.queue import OptionFields
 from streamq.settings import Settings
 from streamq.sync.background import background
@@ -37,9 +39,14 @@ class QueueFacade:
         settings: Settings | None = None,
         observer: Observer = NOBODY,
         on_error: ErrorHandler | None = None,
+        middleware: Sequence[Middleware] = (),
+        codec: Codec | None = None,
     ) -> None:
         def make() -> queues.Queue:
-            return queues.Queue(name, redis, defaults=defaults, settings=settings, observer=observer, on_error=on_error)
+            return queues.Queue(
+                name, redis, defaults=defaults, settings=settings, observer=observer, on_error=on_error,
+                middleware=middleware, codec=codec,
+            )  # fmt: skip
 
         self._make = make
         self._made = make()

@@ -131,6 +131,7 @@ class Queue(QueueFacade):
             JobFailed: It ended as failed.
             JobCancelled: It was cancelled (`.reason` says why) or removed.
             JobNotFound: There is no such job.
+            UnreadablePayload: It completed, and its result is sealed by what this queue's `codec` can't open.
             ResultNotKept: It completed, but its retention keeps no result.
             TimeoutError: `timeout` seconds went by; the job goes on.
         """

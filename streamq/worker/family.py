@@ -19,6 +19,7 @@ from streamq.flow import ChildEnd, FlowJob, ordered
 from streamq.flows import PAGE, child_end
 from streamq.job import JobOptions
 from streamq.operations import start_of
+from streamq.payload import Codec
 from streamq.settings import Settings
 
 
@@ -34,7 +35,7 @@ async def stage_children(store: Store, settings: Settings, claim: Claim, childre
     if not roots or not all(isinstance(child, FlowJob) for child in roots):
         raise InvalidInput("add_children takes a list of FlowJob(...), at least one")
     jobs = ordered(*roots)
-    encoded = {job: _encode(job, settings) for job in jobs}
+    encoded = {job: _encode(job, settings, store.codec) for job in jobs}
     ids = await reserve(store.command, store.base, jobs, encoded)
     batch, parts = new_token(), 0
     above = Above(claim.job_id, claim.children)
@@ -53,14 +54,14 @@ async def read_children(store: Store, job_id: str) -> list[ChildEnd]:
         page = await store.children(job_id, place, PAGE)
         if page is None:
             raise JobNotFound(job_id)
-        found += [child_end(store.queue, child) for child in page.children]
+        found += [child_end(store.queue, child, store.codec) for child in page.children]
         place = page.following
     return found
 
 
-def _encode(job: FlowJob, settings: Settings) -> NewJob:
+def _encode(job: FlowJob, settings: Settings, sealer: Codec) -> NewJob:
     options = job.options or JobOptions()
-    body = codec.encode_data("data", job.data, settings.max_payload)
+    body = sealer.seal(codec.encode_data("data", job.data, settings.max_payload))
     envelope = codec.encode_envelope(job.name, body, codec.envelope_options(options))
     bonds = codec.bonds(options)
     start = bound_start(start_of(options), bonds) if bonds else start_of(options)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,10 +20,12 @@ import msgspec
 from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
-from streamq.errors import HandlerTimeout, StoreError, Unrecoverable
+from streamq.errors import HandlerTimeout, StoreError, UnreadablePayload, Unrecoverable
 from streamq.flow import ChildEnd, FlowJob
 from streamq.log import current_job, frames_of
+from streamq.middleware import Middleware, around_run
 from streamq.observer import NOBODY, UNKNOWN, begin, tell
+from streamq.payload import PLAIN
 from streamq.processor import ActiveJob, Place, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.done import Answer, Done
@@ -83,13 +85,19 @@ class Runner:
     """Starts attempts and hands their outcomes to `finished`."""
 
     def __init__(
-        self, store: Store, processors: Processors, settings: Settings, finished: Callable[[Attempt, Outcome], None]
+        self,
+        store: Store,
+        processors: Processors,
+        settings: Settings,
+        finished: Callable[[Attempt, Outcome], None],
+        middleware: Sequence[Middleware] = (),
     ) -> None:
+        self._middleware, self._codec = middleware, store.codec
         self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
         self._known: dict[str, _Known] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """Kept from the first start: asking for it costs a system call each time."""
-        self.verdicts = Verdicts(settings)
+        self.verdicts = Verdicts(settings, store.codec)
         self._threads = Threads(settings.concurrency, settings.threads)
         self._processes = ProcessPool()
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
@@ -120,10 +128,21 @@ class Runner:
         if options is not None:
             terms = Terms.of(options, processor, self._settings)
         try:
-            data = decoder.decode(envelope.data)
+            if self._codec is PLAIN:
+                data = decoder.decode(envelope.data)
+                cursor = codec.decode(claim.cursor) if claim.cursor else None
+            else:
+                data = decoder.decode(self._codec.open(bytes(envelope.data)))
+                cursor = codec.decode(self._codec.open(claim.cursor)) if claim.cursor else None
+        except UnreadablePayload as error:
+            why = UnreadablePayload(f"its data can't be opened: {error}")
+            self._refuse(
+                attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms(), for_good=True), why
+            )
+            return
         except (msgspec.DecodeError, ValueError) as error:
-            why = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {_without_values(error)}")
-            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms()), why)
+            unfit = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {_without_values(error)}")
+            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, unfit, self.now_ms()), unfit)
             return
         loop = self._loop
         if loop is None:
@@ -134,7 +153,7 @@ class Runner:
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
             key=options.k if options is not None else None, processor=processor.name,
-            cursor=codec.decode(claim.cursor) if claim.cursor else None,
+            cursor=cursor,
         )  # fmt: skip
         attempt.job = job
         attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
@@ -208,7 +227,16 @@ class Runner:
         running = None if observer is NOBODY else begin(observer, observer.running, job, processor.name)
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
-            if terms.timeout is not None:
+            if self._middleware:
+                result = None  # in case one of them swallows what the handler raises
+                async with around_run(self._middleware, job):
+                    if terms.timeout is not None:
+                        result = await self._within(terms.timeout, known, job, control)
+                    elif known.place == "loop":
+                        result = await processor.handler(job)
+                    else:
+                        result = await self._elsewhere(known, job, control)
+            elif terms.timeout is not None:
                 result = await self._within(terms.timeout, known, job, control)
             elif known.place == "loop":
                 result = await processor.handler(job)
@@ -270,7 +298,7 @@ class Runner:
         task = Task(
             processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
             job.attempt, job.attempts, job.stalls, tuple(job.tags), dict(job.headers), limit, job.key,
-            control.cursor,
+            codec.encode_data("the cursor", job.cursor, limit),
         )  # fmt: skip
 
         async def said(value: Said) -> Told | None:
@@ -367,11 +395,6 @@ class _Control:
 
     def save_cursor(self, value: Any) -> Awaitable[None]:
         return self._known_steps().save_cursor(value)
-
-    @property
-    def cursor(self) -> bytes:
-        """What earlier attempts have saved of how far they were, encoded."""
-        return self._claim.cursor
 
     @property
     def memory(self) -> StoredMemory:

@@ -56,12 +56,13 @@ class StoredMemory:
         found = await self._store.recall(claim.lane, claim.entry, claim.job_id)
         if found is None:
             raise StaleLease(claim.job_id, claim.entry)
-        return found
+        return {field: self._store.codec.open(value) if value else value for field, value in found.items()}
 
     async def remember(self, field: str, value: bytes) -> None:
         """Remember one value."""
         claim = self._claim
-        if not await self._store.remember(claim.lane, claim.entry, claim.job_id, field, value):
+        sealed = self._store.codec.seal(value) if value else value
+        if not await self._store.remember(claim.lane, claim.entry, claim.job_id, field, sealed):
             raise StaleLease(claim.job_id, claim.entry)
 
 

@@ -28,6 +28,7 @@ from streamq.errors import (
     WaitForChildren,
 )
 from streamq.job import JobError
+from streamq.payload import PLAIN, Codec
 from streamq.policy import MAX_SECONDS, Backoff, Retention
 from streamq.processor import Processor
 from streamq.settings import Settings
@@ -68,8 +69,8 @@ class Terms(msgspec.Struct, frozen=True):
 class Verdicts:
     """Makes the outcomes of one worker."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, sealer: Codec = PLAIN) -> None:
+        self._settings, self._sealer = settings, sealer
         self.bound = False
         """Whether the queue has had bound jobs; set by each tick. Then results are told even if they are not kept."""
 
@@ -81,6 +82,8 @@ class Verdicts:
             return self.failed(claim, terms, ResultTooLarge(str(error)), started_ms, for_good=True)
         except UnencodableData as error:
             return self.failed(claim, terms, ResultNotEncodable(str(error)), started_ms, for_good=True)
+        if body and self._sealer is not PLAIN:
+            body = self._sealer.seal(body)
         keep = terms.keep_completed
         body = body if keep.count or self.bound else b""
         return Outcome(

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,9 @@ from streamq._engine.store import Store
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, StoreError
 from streamq.job import queue_name
+from streamq.middleware import Middleware, checked
 from streamq.observer import NOBODY, ErrorHandler, Observer, careful
+from streamq.payload import PLAIN, Codec
 from streamq.policy import RateLimit, whole
 from streamq.processor import Processors, as_processors
 from streamq.settings import Settings
@@ -46,8 +48,9 @@ class Worker:
 
     `concurrency` is how many jobs run at once. With `dead_letter_queue`, jobs that fail for good are also added to that
     queue (on the same server), with headers that say where from and why. `on_error` is told of trouble that is no job's
-    (Redis is away, a loop of the worker's own failed); it is logged all the same, and the worker goes on. Belongs to
-    one event loop; use `await worker.run()`, or `async with worker:` to have it run beside your code.
+    (Redis is away, a loop of the worker's own failed); it is logged all the same, and the worker goes on. `middleware`
+    is entered around each run, inside that of the processors; `codec` comes before theirs. Belongs to one event loop;
+    use `await worker.run()`, or `async with worker:` to have it run beside your code.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Worker:
         settings: Settings | None = None,
         observer: Observer = NOBODY,
         on_error: ErrorHandler | None = None,
+        middleware: Sequence[Middleware] = (),
+        codec: Codec | None = None,
     ) -> None:
         settings = settings or Settings.from_env()
         if concurrency is not None:
@@ -78,6 +83,8 @@ class Worker:
         self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
         self._store = Store(queue, self._wire, settings, observer)
         self._store.on_error = careful(on_error)
+        self._store.codec = codec or self.processors.codec or PLAIN
+        self._middleware = (*self.processors.middleware, *checked(middleware))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lease = LeaseThread(
             self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings, self._interrupt
@@ -152,7 +159,7 @@ class Worker:
         return at is not None and time.monotonic() - at < self.settings.lease
 
     def _make_runner(self, ticker: Ticker) -> Runner:
-        self._runner = Runner(self._store, self.processors, self.settings, ticker.finished)
+        self._runner = Runner(self._store, self.processors, self.settings, ticker.finished, self._middleware)
         return self._runner
 
     async def run(self) -> None:

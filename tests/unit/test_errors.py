@@ -36,6 +36,7 @@ SAMPLES: list[tuple[StreamqError, str]] = [
         "schedule nightly is unknown: it never existed, or was removed",
     ),
     (errors.UnknownProcessor("no worker has a processor"), "no worker has a processor"),
+    (errors.UnreadablePayload("no worker has a processor"), "no worker has a processor"),
     (errors.ResultNotEncodable("the result can't be encoded"), "the result can't be encoded"),
     (errors.ResultTooLarge("the result is too large"), "the result is too large"),
     (errors.HandlerTimeout("it ran longer than its timeout of 5 s"), "it ran longer than its timeout of 5 s"),
