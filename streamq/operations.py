@@ -12,6 +12,7 @@ from typing import Any
 
 from streamq._engine import codec
 from streamq._engine.store import UNCHANGED, Store
+from streamq._engine.transitions import NewJob, bound_start
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, JobNotFound, StoreRefused, WrongState
 from streamq.job import MAX_NAME, JobOptions, check_text
@@ -209,6 +210,13 @@ def start_of(options: JobOptions) -> str:
     if options.run_at is not None:
         return f"@{max(math.ceil(options.run_at.timestamp() * 1000), 0)}"
     return f"+{options.delay_ms}" if options.delay_ms else "0"
+
+
+def new_job(name: str, body: bytes, options: JobOptions) -> NewJob:
+    """Return a job with options as `add` takes it; `body` is its encoded data."""
+    start, bonds = start_of(options), codec.bonds(options)
+    envelope = codec.encode_envelope(name, body, codec.envelope_options(options))
+    return NewJob(int(options.lane), bound_start(start, bonds) if bonds else start, options.job_id or "", envelope)
 
 
 def _check_moved(job_id: str, action: str, done: str, word: str) -> None:

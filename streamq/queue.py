@@ -20,7 +20,7 @@ from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.snapshots import snapshot
 from streamq._engine.store import Store
-from streamq._engine.transitions import Added, NewJob, bound_start
+from streamq._engine.transitions import Added, NewJob
 from streamq._engine.wire import Wire
 from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
@@ -33,7 +33,7 @@ from streamq.listing import Listings
 from streamq.middleware import Middleware, around_add, checked
 from streamq.minutes import Minutes
 from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, careful, told
-from streamq.operations import Operations, known_id, start_of
+from streamq.operations import Operations, known_id, new_job
 from streamq.overview import Overview
 from streamq.payload import PLAIN, Codec
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
@@ -294,10 +294,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         chosen = self._options(options, fields)
         if carried:
             chosen = _with_headers(chosen, carried)
-        envelope = codec.encode_envelope(name, body, codec.envelope_options(chosen))
-        bonds = codec.bonds(chosen)
-        start = bound_start(start_of(chosen), bonds) if bonds else start_of(chosen)
-        return NewJob(int(chosen.lane), start, chosen.job_id or "", envelope)
+        return new_job(name, body, chosen)
 
     def _options(self, options: JobOptions | None, fields: OptionFields) -> JobOptions:
         """Lay what the call says over the queue's defaults."""

@@ -13,12 +13,12 @@ from streamq._engine import codec
 from streamq._engine.adder import parts_of
 from streamq._engine.flowing import Above, keeping, lay_out, new_token, reserve
 from streamq._engine.store import Store
-from streamq._engine.transitions import Claim, NewJob, bound_start
+from streamq._engine.transitions import Claim, NewJob
 from streamq.errors import InvalidInput, JobNotFound, WaitForChildren
 from streamq.flow import ChildEnd, FlowJob, ordered
 from streamq.flows import PAGE, child_end
 from streamq.job import JobOptions
-from streamq.operations import start_of
+from streamq.operations import new_job
 from streamq.payload import Codec
 from streamq.settings import Settings
 
@@ -60,9 +60,5 @@ async def read_children(store: Store, job_id: str) -> list[ChildEnd]:
 
 
 def _encode(job: FlowJob, settings: Settings, sealer: Codec) -> NewJob:
-    options = job.options or JobOptions()
     body = sealer.seal(codec.encode_data("data", job.data, settings.max_payload))
-    envelope = codec.encode_envelope(job.name, body, codec.envelope_options(options))
-    bonds = codec.bonds(options)
-    start = bound_start(start_of(options), bonds) if bonds else start_of(options)
-    return NewJob(int(options.lane), start, options.job_id or "", envelope)
+    return new_job(job.name, body, job.options or JobOptions())

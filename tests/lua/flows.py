@@ -7,9 +7,9 @@ from typing import Any
 from streamq import FlowJob, Settings
 from streamq._engine import codec
 from streamq._engine.flowing import lay_out, new_token
-from streamq._engine.transitions import Added, Claim, NewJob, Outcome, added, bound_start
+from streamq._engine.transitions import Added, Claim, NewJob, Outcome, added
 from streamq.flow import ordered
-from streamq.operations import start_of
+from streamq.operations import new_job
 from streamq.policy import Retention
 from tests.lua.conftest import DAY_MS, Bench, done, envelope
 
@@ -19,10 +19,7 @@ def encoded(job: FlowJob) -> NewJob:
     options = job.options
     if options is None:
         return NewJob(3, "0", "", envelope(job.name, job.data))
-    body = codec.encode_envelope(job.name, codec.encode_data("data", job.data, 1_000), codec.envelope_options(options))
-    bonds = codec.bonds(options)
-    start = bound_start(start_of(options), bonds) if bonds else start_of(options)
-    return NewJob(int(options.lane), start, options.job_id or "", body)
+    return new_job(job.name, codec.encode_data("data", job.data, 1_000), options)
 
 
 def laid_out(flow: FlowJob, queue: str = "q", token: str | None = None, **settings: Any) -> list[NewJob]:
