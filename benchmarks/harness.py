@@ -219,14 +219,25 @@ class Workers:
 
     async def __aenter__(self) -> Workers:
         tally.clear(self._server.folder)
+        await self.start(self._count)
+        return self
+
+    async def start(self, count: int = 1) -> list[int]:
+        """Start so many more, wait until they tick, and return their ids."""
         prepare = end_with_parent(os.getpid()) if sys.platform == "linux" else None
-        self._processes = [
-            subprocess.Popen(self._command, env=self._env, cwd=ROOT, preexec_fn=prepare) for _ in range(self._count)
-        ]
+        started = [subprocess.Popen(self._command, env=self._env, cwd=ROOT, preexec_fn=prepare) for _ in range(count)]
+        self._processes += started
         for name in self._queues:
             async with Queue(name, self._server.url) as queue:
-                await until(lambda: _has_workers(queue, self._count), 60, "the workers' first tick")
-        return self
+                await until(lambda: _has_workers(queue, len(self._processes)), 60, "the workers' first tick")
+        return [process.pid for process in started]
+
+    async def stop(self, pid: int, sign: signal.Signals = signal.SIGTERM) -> None:
+        """Send one of them a signal that ends it, and wait until it has."""
+        process = next(one for one in self._processes if one.pid == pid)
+        process.send_signal(sign)
+        await asyncio.to_thread(process.wait, 60)
+        self._processes.remove(process)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -46,10 +46,10 @@ class Tally:
         return self._map
 
 
-def counted(folder: Path) -> int:
-    """Return how many handlers have run, over all processes."""
+def counted(folder: Path, pid: int | None = None) -> int:
+    """Return how many handlers have run, over all processes or in one."""
     total = 0
-    for path in folder.glob("tally.*"):
+    for path in folder.glob("tally.*" if pid is None else f"tally.{pid}"):
         with path.open("rb") as file:
             head = file.read(_HEAD.size)
         total += _HEAD.unpack(head)[0] if len(head) == _HEAD.size else 0
