@@ -23,6 +23,7 @@ import re
 import signal
 import statistics
 import time
+from collections import Counter
 from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
@@ -144,10 +145,11 @@ class Soak:
         return found - {b"spare"}
 
 
-def at_rest(server: Server) -> tuple[int, list[dict[str, Any]]]:
+async def at_rest(server: Server) -> tuple[int, list[dict[str, Any]]]:
     """Return the bytes that the server uses beside its keys, and the keys."""
-    found = keys_left(server.client)
-    return server.memory() - sum(key["bytes"] or 0 for key in found), found
+    await asyncio.sleep(3)  # the server gives back the buffers of quiet clients within two seconds
+    found = [key for key in keys_left(server.client) if key["bytes"] is not None]  # None: it ended while we looked
+    return server.memory() - sum(key["bytes"] for key in found), found
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -159,18 +161,17 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         async with harness.Workers(server) as workers, Queue(harness.QUEUE, server.url) as queue:
             await harness.fill(queue, WARM_UP)
             await harness.drained(queue, server, WARM_UP)
-            memory, _ = at_rest(server)
+            memory, _ = await at_rest(server)
             soak = Soak(server, queue, workers, jobs)
             rate = await soak.run()
             await soak.count_consumers("the end")
-            await asyncio.sleep(3)  # the server gives back the buffers of quiet clients within two seconds
-            memory_after, left = at_rest(server)
+            memory_after, left = await at_rest(server)
         harness.disturbances.append(neighbours.share())
     judge(verdicts, soak, memory_after - memory, left)
     verdicts.add("jobs", jobs, "jobs")
     verdicts.add("rate, with the producer and two guests", rate, "jobs/s")
     verdicts.more.update(samples=[one._asdict() for one in soak.samples], consumers=soak.consumers)
-    verdicts.more["keys_left"] = [key for key in left if ":job:" not in key["key"]]
+    verdicts.more["keys_left"] = Counter(key["key"].removeprefix(BASE).split(":")[1] for key in left)
     return verdicts.report(server.version)
 
 
@@ -188,7 +189,7 @@ def judge(verdicts: harness.Verdicts, soak: Soak, server_growth: int, left: list
     verdicts.add(
         "server, memory beside its keys, more than at the start", server_growth / 1e6, "MB", most=1, of="value"
     )
-    verdicts.add("server, memory of the keys that stay", sum(key["bytes"] or 0 for key in left) / 1e6, "MB")
+    verdicts.add("server, memory of the keys that stay", sum(key["bytes"] for key in left) / 1e6, "MB")
     unknown = [key["key"] for key in left if not STAYS.fullmatch(key["key"])]
     records = sum(":job:" in key["key"] for key in left)
     verdicts.add("keys left that are to go", len(unknown), "keys", most=0, of="value")
