@@ -72,7 +72,7 @@ if not joined then
   stale, settled = settle(turn, ARGV, 9 + marks, worker)
 end
 for at = 9, 8 + marks do
-  mark(turn, ARGV[at])
+  mark(turn, worker, ARGV[at])
 end
 audit(turn, meta.audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
 local taken_back = sweep(turn, max_stalls)

@@ -4,12 +4,17 @@
 local SWEEP_JOBS, SWEEP_WORKERS, AUDIT_MS = 200, 10, 30000
 local POISON_KEEP, POISON_AGE_MS = 500, 604800000
 
--- A suspect (a job that stalled before) starts now: from here on its worker's end is its fault.
-local function mark(turn, id)
+-- A suspect (a job that stalled before) starts now: from here on its worker's end is its fault. A worker that was swept
+-- meanwhile has no say: the entry waits, or another one holds it, who may not have started it.
+local function mark(turn, worker, id)
   local key = job_key(turn, id)
-  local entry = redis.call('HGET', key, 'e')
-  if entry then
-    redis.call('HSET', key, 'm', entry)
+  local at = redis.call('HMGET', key, 'e', 'p')
+  if not at[1] or not at[2] then
+    return
+  end
+  local pending = redis.pcall('XPENDING', lane_key(turn, at[2]), 'w', at[1], at[1], 1, worker)
+  if not pending.err and #pending > 0 then
+    redis.call('HSET', key, 'm', at[1])
   end
 end
 

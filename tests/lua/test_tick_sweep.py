@@ -96,6 +96,22 @@ async def test_a_mark_blames_one_run_only(bench: Bench) -> None:
     assert bench.record("suspect")["k"] == b"2"
 
 
+async def test_a_worker_that_was_swept_cannot_mark_what_waits_or_what_others_hold(bench: Bench) -> None:
+    await bench.add("suspect")
+    await bench.claim("one")
+    bench.lapse("one")
+    await bench.claim("two")
+    bench.lapse("two")
+    await bench.tick("ann")
+    await bench.tick("two", marks=["suspect"])
+    assert "m" not in bench.record("suspect")
+    await bench.claim("three")
+    await bench.tick("two", marks=["suspect"])
+    assert "m" not in bench.record("suspect")
+    await bench.tick("three", marks=["suspect"])
+    assert "m" in bench.record("suspect")
+
+
 async def test_a_mark_of_a_job_without_a_record_writes_nothing(bench: Bench) -> None:
     claim = await bench.claimed()
     before = bench.dump("workers")

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.model.machine", "tests.model.clock")
+pytest.register_assert_rewrite("tests.model.machine", "tests.model.interleavings", "tests.model.clock")

@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
             self._add(nonce, number - data.draw(st.integers(0, 2)), jobs)
 
     def _add(self, nonce: str, number: int, jobs: list[Found]) -> None:
-        sent = _laid_out(jobs)
+        sent = laid_out(jobs)
         known = self.model.answers.get(nonce, (0, None))
         wanted = self.model.add(nonce, number, jobs)
         try:
@@ -137,7 +137,7 @@ class Machine(RuleBasedStateMachine):
         parts = data.draw(st.lists(st.lists(new_jobs, min_size=1, max_size=2), min_size=1, max_size=2))
         for at, part in enumerate(parts):
             for _ in range(1 + twice):
-                self.real.run(store.stage(batch, at, _laid_out(part)))
+                self.real.run(store.stage(batch, at, laid_out(part)))
         jobs = [job for part in parts for job in part]
         full = self.model.max_size is not None and self.model.size() + len(jobs) > self.model.max_size
         try:
@@ -392,7 +392,8 @@ class Machine(RuleBasedStateMachine):
         assert int(self.real.client.get(f"{self.real.base}:id") or 0) == self.model.counter
 
 
-def _laid_out(jobs: Sequence[Found]) -> list[NewJob]:
+def laid_out(jobs: Sequence[Found]) -> list[NewJob]:
+    """Jobs of the model, as `add` takes them."""
     return [NewJob(job["lane"], job["start"], job["id"], envelope(job["what"])) for job in jobs]
 
 

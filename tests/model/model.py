@@ -137,7 +137,7 @@ class Model:
         *,
         lease: int,
         max_stalls: int,
-        marks: Iterable[str] = (),
+        marks: Sequence[str] = (),
         list_held: bool = False,
     ) -> Found:
         """Everything that one call does; `outcomes` have `kind`, `lane`, `n`, `id` and what goes with the kind."""
@@ -147,8 +147,9 @@ class Model:
         joined = worker not in self.leases
         self._renew(worker, lease)
         stale = [-1] if joined else self._settle(worker, outcomes)
-        for job_id in marks:
-            self.jobs[job_id]["mark"] = self.jobs[job_id]["n"]
+        for entry in self.held_by(worker):
+            if entry["id"] in marks:
+                self.jobs[entry["id"]]["mark"] = entry["n"]
         requeued = self._sweep(max_stalls)
         promoted = self._promote_due()
         due = self._hand_out()
