@@ -53,7 +53,7 @@ class World:
         self.is_unsure = dict.fromkeys(WORKERS, False)
         self.dead: set[str] = set()
         self.lapses_left, self.calls_left = lapses, calls
-        self.newest: dict[str, int] = {}
+        self.newest: dict[str, tuple[str, int]] = {}
         self.ends = Counter[str]()
         self.broken: list[str] = []
 
@@ -140,7 +140,7 @@ class World:
         told = self.model.tick(who, want, outcomes, **said)
         _same(told, real and real.tick(who, want, outcomes, **said))
         for got in told["claimed"]:
-            self.newest[got["id"]] = got["n"]
+            self.newest[got["id"]] = who, got["n"]
         if who == SWEEP:
             return
         if is_lost:
@@ -149,7 +149,7 @@ class World:
             self.claims_left[who] -= len(told["claimed"])
         elif what in ("claim", "look"):
             for got in told["claimed"] + told["held"]:
-                self.claims[who] = {**got, "started": False}
+                self.claims[who] = {**got, "who": who, "started": False}
             self.claims_left[who] -= len(told["claimed"])
             self.is_unsure[who] = False
         elif claim and what == "start":
@@ -195,7 +195,7 @@ class World:
         )
 
     def _is_newest(self, claim: Found) -> bool:
-        return self.newest.get(claim["id"]) == claim["n"]
+        return self.newest.get(claim["id"]) == (claim["who"], claim["n"])
 
     def faults(self) -> list[str]:
         """What contradicts itself."""
