@@ -89,7 +89,10 @@ def stray_keys(client: redis.Redis, queue: str) -> list[str]:
             continue
         rest = key[len(base) + 1 :]
         promised = [passing for pattern, passing in documented_keys().items() if pattern.match(rest)]
-        expires = client.ttl(raw) != -1  # -2: it has just gone
+        ttl = client.ttl(raw)
+        if ttl == -2:
+            continue  # it has just gone
+        expires = ttl >= 0
         if not promised:
             strays.append(f"{key} is not documented")
         elif any(promised) and not expires:
