@@ -7,6 +7,9 @@
 -- @include lib/entry
 -- @include lib/report
 local base, lane, entry, id, field, value = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+assert(value, 'arguments are missing')
+redis.call('HEXISTS', base .. ':steps:' .. id, field)
+redis.call('HEXISTS', base .. ':meta', 'stepped')
 if not report_to_record(base .. ':lane:' .. lane, base .. ':job:' .. id, lane, entry) then
   return 0
 end

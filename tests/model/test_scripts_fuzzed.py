@@ -141,6 +141,7 @@ def templates(dataset: Dataset) -> dict[str, list[Arg]]:
         "wake": [],
         "progress": [lane, entry, job_id, b"\x06", CAP],
         "log": [lane, entry, job_id, "line", 10, CAP],
+        "remember": [lane, entry, job_id, "scharge", b"\x07"],
         "pause": [CAP],
         "resume": [CAP],
         "limit": ["5", "1000", "2"],
