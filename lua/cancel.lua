@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- cancel: waiting | delayed | waiting_children -> cancelled; active -> asks its worker to interrupt it, and it then ends as cancelled.
+-- cancel: waiting | delayed | waiting_children -> cancelled; active -> asks its worker to interrupt it, and it then ends
+--          as cancelled.
 -- KEYS     1 queue base
 -- ARGV     1 job id  2 reason  3 keep count  4 keep age ms  5 cap of the event stream
 -- RETURNS  "cancelled" | "asked": it is active, and ends as cancelled whatever it does from here on | "unknown" | "already"

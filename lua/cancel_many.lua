@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- cancel_many: jobs of one state, waiting | delayed | waiting_children | active, or those named -> cancelled, or asked to, as cancel does each.
+-- cancel_many: jobs of one state, waiting | delayed | waiting_children | active, or those named -> cancelled, or asked to
+--          be, as cancel does each.
 -- KEYS     1 queue base
 -- ARGV     1 state, or "" for the jobs named  2 "" | the cutoff of the reply before  3 "" | the cursor of the reply before
 --          4 how many at most in this call  5 "" | a job name, encoded  6 reason  7 keep count  8 keep age ms

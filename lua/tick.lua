@@ -26,12 +26,14 @@
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
 --           no lease, so nothing was settled, and it has to look at what it holds},
 --           {lane, entries, …} claimed,
---           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, cursor, …} of those with a record,
+--           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, cursor, …} of those that have
+--           a record,
 --           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
 --           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire},
 --           how many of the jobs taken back were failed as poison}
--- RACES    another worker's tick: XACK answers 1 to the holder of an entry only, so an outcome counts once. Sent again
---          (its reply was lost): outcomes are stale, and claims are found by the list of what is held.
+-- RACES    another worker's tick, a client's remove: whoever takes a job from a worker acknowledges its entry and deletes
+--          it, and XACK counts an entry once, so an outcome counts once. Sent again (its reply was lost): outcomes are
+--          stale, and claims are found by the list of what is held.
 -- @include lib/clock
 -- @include lib/sound
 -- @include lib/wake

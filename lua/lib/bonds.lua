@@ -30,8 +30,9 @@ local function judge(base, bonds)
   return 'free'
 end
 
--- Binds a new job: its id, number, lane, start, envelope. Returns {the id of the job that is there instead, "known" | "replaced" | "refused"} if it is not to be
--- added; else nil, what its record says of its bonds, and whether it has to wait behind all times.
+-- Binds a new job: its id, number, lane, start, envelope. Returns {the id of the job that is there instead, "known" |
+-- "replaced" | "refused"} if it is not to be added; else nil, what its record says of its bonds, and whether it has to wait
+-- behind all times.
 local function bind(base, cap, now, job, bonds)
   local fields, parked = {}, false
   if bonds.u then

@@ -1,5 +1,5 @@
--- settle: active -> completed | delayed | failed | cancelled | waiting. XACK counts the entries that were still held.
--- Returns the positions (from 0) of the outcomes that were stale, and how many counted.
+-- settle: active -> completed | delayed | failed | cancelled | waiting | waiting_children. XACK counts the entries that were
+-- still held. Returns the positions (from 0) of the outcomes that were stale, and how many counted.
 local PER_OUTCOME = 9
 
 -- How the last attempts failed, one field each: an operator may ask why the first one did when the third did otherwise.
@@ -137,8 +137,10 @@ local function end_as_asked(turn, outcomes, at, asked)
 end
 
 -- Acknowledges entries of one lane in one call. Returns nil if all were still held, else a table by entry that says how
--- many outcomes may count: an entry goes in the call that takes its job from a worker, so one that is there was held.
-local function acknowledge(key, entries)
+-- many outcomes may count: an entry goes in the call that takes its job from a worker, so one that is there was held. One
+-- that is not there, though its job's record still points at it, was deleted by somebody else while it was held.
+local function acknowledge(turn, lane, entries, ids)
+  local key = lane_key(turn, lane)
   local held = 0
   for at = 1, #entries, 1000 do
     held = held + redis.call('XACK', key, 'w', unpack(entries, at, math.min(at + 999, #entries)))
@@ -147,8 +149,9 @@ local function acknowledge(key, entries)
     return nil
   end
   local fresh = {}
-  for _, entry in ipairs(entries) do
-    fresh[entry] = held > 0 and read_entry(key, entry) and 1 or 0
+  for at, entry in ipairs(entries) do
+    local was_held = held > 0 and (read_entry(key, entry) or redis.call('HGET', job_key(turn, ids[at]), 'e') == entry)
+    fresh[entry] = was_held and 1 or 0
   end
   return fresh
 end
@@ -157,11 +160,12 @@ end
 -- ones, how many claims were given back, and by lane the entries that have ended.
 local function receive(turn, outcomes, from, worker)
   local fresh, stale, returned = {}, {}, 0
-  local ended, held, rest = { {}, {}, {}, {} }, {}, {}
+  local ended, ids, held, rest = { {}, {}, {}, {} }, { {}, {}, {}, {} }, {}, {}
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
     if outcomes[at] ~= 'return' or turn.cancels and request_of(turn.base, worker, entry) then
-      ended[lane][#ended[lane] + 1] = entry
+      local position = #ended[lane] + 1
+      ended[lane][position], ids[lane][position] = entry, outcomes[at + 3]
       rest[#rest + 1] = at
     elseif give_back(turn, lane_key(turn, lane), entry, worker) then
       returned = returned + 1
@@ -174,7 +178,7 @@ local function receive(turn, outcomes, from, worker)
   end
   local all = true
   for lane = 1, 4 do
-    held[lane] = acknowledge(lane_key(turn, lane), ended[lane])
+    held[lane] = acknowledge(turn, lane, ended[lane], ids[lane])
     all = all and not held[lane]
   end
   if all then

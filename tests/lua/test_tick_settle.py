@@ -160,6 +160,20 @@ async def test_the_outcome_of_a_lease_that_moved_on_changes_nothing(bench: Bench
     assert bench.pending() == {again.entry: "bob"}
 
 
+async def test_an_entry_that_somebody_deleted_counts_beside_a_stale_outcome(bench: Bench) -> None:
+    await bench.add("own")
+    await bench.add(count=2)
+    claims = {claim.job_id: claim for claim in await bench.claim(want=3)}
+    removed, plain = (claim for job_id, claim in claims.items() if job_id != "own")
+    await bench.store.remove(removed.job_id, force=True)
+    bench.redis.xdel(bench.key("lane:3"), claims["own"].entry)
+    outcomes = [done(claims["own"], b"\x07"), done(removed), done(plain)]
+    assert (await bench.tick(outcomes=outcomes)).stale == [1]
+    assert bench.record("own")["s"] == b"c"
+    assert bench.record("own")["r"] == b"\x07"
+    assert bench.redis.zcard(bench.key("completed")) == 2
+
+
 async def test_stale_outcomes_are_named_by_their_place(bench: Bench) -> None:
     await bench.add(count=4)
     one, two, three, four = await bench.claim(want=4)
