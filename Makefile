@@ -96,8 +96,8 @@ $(INSTALLED): pyproject.toml
 	    fi; \
 	fi; \
 	echo "== installing streamq and its tools into .venv (a minute or two the first time) =="; \
-	if ! { $(BIN)/python -m pip install --upgrade 'pip>=25.1' && \
-	       $(BIN)/python -m pip install -e '.[$(EXTRAS)]' --group dev --group docs; }; then \
+	if ! { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+	       $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' --group dev --group docs; }; then \
 	    echo "make: pip could not install streamq into .venv: see its lines above, mend that, and run make again." >&2; \
 	    exit 1; \
 	fi; \
