@@ -24,6 +24,7 @@ import msgspec
 from streamq._engine.codec import WEBHOOK
 from streamq.errors import InvalidInput, RetryAfter, StreamqError, Unrecoverable
 from streamq.job import JobSnapshot, JobState
+from streamq.payload import Codec
 from streamq.policy import Backoff, Seconds, seconds
 from streamq.processor import ActiveJob, Processors
 from streamq.processors.integrations_signature import sign
@@ -52,7 +53,8 @@ class Webhooks:
 
     `secret` signs (the receiver checks it; `whsec_…` in base64, or any text). `hosts` may be told, and no others:
     `"example.com"`, `"*.example.com"` (what is below it), `"example.com:8443"`. No redirect is followed, and plain http
-    needs `insecure=True`. `attempts` and `backoff` are those of deliveries, `timeout` is how long one may take.
+    needs `insecure=True`. `attempts` and `backoff` are those of deliveries, `timeout` is how long one may take. `codec`
+    is that of the queues: without it a sealed result is told as null.
 
     Raises:
         InvalidInput: The secret or a host makes no sense.
@@ -69,9 +71,11 @@ class Webhooks:
         insecure: bool = False,
         redis: str | Redis | None = None,
         settings: Settings | None = None,
+        codec: Codec | None = None,
     ) -> None:
         sign(secret, "check", 0, b"")
-        self._secret, self._insecure, self._redis, self._settings = secret, insecure, redis, settings
+        self._secret, self._insecure = secret, insecure
+        self._redis, self._settings, self._codec = redis, settings, codec
         self._hosts = frozenset(_host(host) for host in hosts)
         self._timeout = seconds("timeout", timeout, low=0.01)
         self.processors = Processors()
@@ -103,7 +107,7 @@ class Webhooks:
         if not self.may_tell(url):
             raise Unrecoverable(f"the webhook's host is not in the list: {urlsplit(url).hostname}")
         state, job_id = _ending(job.id)
-        async with Queue(job.queue, self._redis, settings=self._settings) as queue:
+        async with Queue(job.queue, self._redis, settings=self._settings, codec=self._codec) as queue:
             ended = await queue.get_job(job_id)
         body = _body(job.queue, job_id, state, ended)
         headers = {"content-type": "application/json", **sign(self._secret, job.id, int(time.time()), body)}

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from streamq import ActiveJob, Backoff, InvalidInput, JobOptions, JobState, Processors, Queue, Retention, Settings
+from streamq.payload import Compression
 from streamq.processors.integrations_signature import BadSignature, verify
 from streamq.testing import drain, time_travel
 from streamq.webhooks import Webhooks
@@ -45,6 +46,7 @@ async def receiver() -> AsyncIterator[Receiver]:
     await site.start()
     host, port = runner.addresses[0][:2]
     receiver.host, receiver.url = f"{host}:{port}", f"http://{host}:{port}/hook"  # type: ignore[attr-defined]
+    receiver.runner = runner  # type: ignore[attr-defined]
     yield receiver
     await runner.cleanup()
 
@@ -134,8 +136,44 @@ async def test_a_receiver_that_is_gone_or_keeps_failing_is_given_up(
             await drain(queue, processors)
             clock.advance(60)
     assert len(receiver.heard) == 5
-    assert [letter.name for letter in await queue.dead_letters()] == ["streamq-webhook"] * 2
+    letters = await queue.dead_letters()
+    assert [letter.name for letter in letters] == ["streamq-webhook"] * 2
+    assert sorted(str(letter.error) for letter in letters) == [
+        "NotTaken: 127.0.0.1 answered 500",
+        "Unrecoverable: 127.0.0.1 wants no more: it answered 410",
+    ]
     assert (await queue.stats()).completed == 2  # the jobs themselves have completed all the same
+
+
+async def test_a_receiver_that_does_not_answer_is_told_again(
+    queue: Queue, receiver: Any, processors: Processors
+) -> None:
+    await receiver.runner.cleanup()
+    await queue.add("work", 1, webhook=receiver.url)
+    assert (await drain(queue, processors)).retried == 1
+    [job] = await queue.jobs(JobState.DELAYED)
+    assert str(job.error) == "NotTaken: 127.0.0.1 did not answer: ConnectError"
+
+
+async def test_a_job_that_only_looks_like_a_telling_fails(queue: Queue, receiver: Any, processors: Processors) -> None:
+    await queue.add("streamq-webhook", {"url": receiver.url}, job_id="mine")
+    assert (await drain(queue, processors)).failed == 1
+    [letter] = await queue.dead_letters()
+    assert str(letter.error) == "Unrecoverable: job mine tells of no job's end"
+    assert receiver.heard == []
+
+
+async def test_a_sealed_result_is_told_by_who_has_the_codec(receiver: Any, settings: Settings) -> None:
+    codec = Compression(least=0)
+    async with Queue("q", settings=settings, codec=codec) as queue:
+        for known, result in ((codec, "x" * 200), (None, None)):
+            found = Processors(codec=codec)
+            found.register("work")(lambda job: "x" * 200)
+            hooks = Webhooks(SECRET, hosts=[receiver.host], insecure=True, settings=settings, codec=known)
+            found.update(hooks.processors)
+            await queue.add("work", webhook=receiver.url)
+            await drain(queue, found)
+            assert receiver.told[-1]["job"]["result"] == result
 
 
 async def test_a_job_of_which_nothing_is_kept_is_told_too(queue: Queue, receiver: Any, processors: Processors) -> None:

@@ -73,6 +73,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ordered(deep(DEEPEST + 1)), "the flow is more than 1,000 levels deep"),
     (lambda: ordered(FlowJob("t", children=[FlowJob("a")] * 2)), "job 't' has the same child twice"),
     (lambda: chain(), "a chain needs a job"),
+    (lambda: chain(*[FlowJob("a")] * 2), "job 'a' can't come after itself"),
     (lambda: group([], then=FlowJob("a")), "a group needs a job"),
     (
         lambda: group([FlowJob("b")], then=FlowJob("a"), on="never"),
