@@ -5,14 +5,13 @@ Pure: refuses what makes no sense when it is made. The scripts enforce it (`lua/
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, get_args
 
 import msgspec
 
 from streamq.errors import InvalidInput
 from streamq.names import MAX_ID, check_text
-from streamq.policy import Seconds, seconds
+from streamq.policy import Seconds, milliseconds, seconds
 
 While = Literal["pending", "running", "retained"]
 OnConflict = Literal["return_existing", "replace", "raise", "keep_latest"]
@@ -57,7 +56,7 @@ class Unique(msgspec.Struct, frozen=True):
     @property
     def ttl_ms(self) -> int | None:
         """The time to live in milliseconds, as the scripts take it."""
-        return None if self.ttl is None else math.ceil(seconds("ttl", self.ttl) * 1000)
+        return None if self.ttl is None else milliseconds(seconds("ttl", self.ttl))
 
     def bond(self) -> dict[str, Any]:
         """Return what the scripts take: short names, as every job that has one carries them."""

@@ -28,6 +28,7 @@ def test_a_unique_key_travels_and_comes_back(unique: Unique) -> None:
 
 def test_a_time_to_live_is_rounded_up_to_milliseconds() -> None:
     assert Unique("k", ttl=0.0011).ttl_ms == 2
+    assert Unique("k", ttl=256.951).ttl_ms == 256_951  # 256.951 * 1000 is a little more
     assert Unique("k", ttl=timedelta(minutes=1)).ttl_ms == 60_000
     assert Unique("k").ttl_ms is None
 
