@@ -6,6 +6,7 @@ Nothing here talks to Redis: a `Job` asks the queue that it came from.
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from streamq.errors import InvalidInput
 from streamq.names import MAX_ID as MAX_ID
 from streamq.names import MAX_NAME as MAX_NAME
 from streamq.names import check_text as check_text
-from streamq.policy import Backoff, Priority, Retention, Seconds, milliseconds, seconds, whole
+from streamq.policy import Backoff, Priority, Retention, Seconds, seconds, whole
 from streamq.unique import Unique
 
 MAX_TAGS = 16
@@ -156,7 +157,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     def delay_ms(self) -> int:
         """The delay in milliseconds, rounded up so that nothing starts early."""
         delay = self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
-        return milliseconds(delay)
+        return math.ceil(delay * 1000)
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -37,14 +37,6 @@ def seconds(name: str, value: Seconds, *, low: float = 0.0, high: float = MAX_SE
     return float(value)
 
 
-def milliseconds(span: float) -> int:
-    """Return a span in seconds as whole milliseconds, rounded up: nothing is done early.
-
-    What a float adds of its own does not count: 256.951 s are 256,951 ms, though their product is a little more.
-    """
-    return math.ceil(round(span * 1000, 6))
-
-
 def whole(name: str, value: int, *, low: int, high: int) -> int:
     """Return `value`; raise InvalidInput, naming it, if it is no whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -11,7 +11,7 @@ import msgspec
 
 from streamq.errors import InvalidInput
 from streamq.names import MAX_ID, check_text
-from streamq.policy import Seconds, milliseconds, seconds
+from streamq.policy import Seconds, seconds
 
 While = Literal["pending", "running", "retained"]
 OnConflict = Literal["return_existing", "replace", "raise", "keep_latest"]
@@ -55,8 +55,12 @@ class Unique(msgspec.Struct, frozen=True):
 
     @property
     def ttl_ms(self) -> int | None:
-        """The time to live in milliseconds, as the scripts take it."""
-        return None if self.ttl is None else milliseconds(seconds("ttl", self.ttl))
+        """The time to live in milliseconds, rounded up, as the scripts take it."""
+        if self.ttl is None:
+            return None
+        span = seconds("ttl", self.ttl)
+        nearest = round(span * 1000)  # not `ceil`: 256.951 * 1000 is a little more than 256,951
+        return nearest if nearest / 1000 >= span else nearest + 1
 
     def bond(self) -> dict[str, Any]:
         """Return what the scripts take: short names, as every job that has one carries them."""

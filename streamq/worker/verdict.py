@@ -6,6 +6,7 @@ Pure: it looks at the claim, the job's options, the processor and the exception,
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 
 import msgspec
@@ -28,7 +29,7 @@ from streamq.errors import (
 )
 from streamq.job import JobError
 from streamq.payload import PLAIN, Codec
-from streamq.policy import MAX_SECONDS, Backoff, Retention, milliseconds
+from streamq.policy import MAX_SECONDS, Backoff, Retention
 from streamq.processor import Processor
 from streamq.settings import Settings
 
@@ -105,7 +106,7 @@ class Verdicts:
         if not for_good and not isinstance(error, Unrecoverable) and terms is not None and made < terms.attempts:
             delay = error.seconds if isinstance(error, RetryAfter) else self._backoff(terms, made, error)
             return Outcome(
-                "retry", claim.lane, claim.entry, claim.job_id, body, milliseconds(delay), 0, started_ms, made
+                "retry", claim.lane, claim.entry, claim.job_id, body, math.ceil(delay * 1000), 0, started_ms, made
             )
         keep = terms.keep_failed if terms is not None else self._settings.keep_failed
         return Outcome(
@@ -126,7 +127,7 @@ class Verdicts:
     def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i", kind: str = "release") -> Outcome:
         """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""
         return Outcome(
-            kind, claim.lane, claim.entry, claim.job_id, b"", milliseconds(delay), counter, 0,
+            kind, claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
             claim.attempts_made,
         )  # fmt: skip
 
