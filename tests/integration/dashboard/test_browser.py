@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 PICTURES = ROOT / "docs" / "dashboard"
 PATIENCE = 30.0
+TOKEN = "a token of the tests that is long enough"  # noqa: S105
 WIDE, PHONE = (1280, 800), (390, 844)
 
 pytestmark = pytest.mark.timeout(300)
@@ -58,12 +60,12 @@ def bank() -> Iterator[RedisServer]:
             process.communicate()
 
 
-@pytest.fixture(scope="module")
-def address(bank: RedisServer) -> Iterator[str]:
-    """`streamq dashboard`, as users start it."""
+@contextmanager
+def served(url: str, **env: str) -> Iterator[str]:
+    """`streamq dashboard`, as users start it; yields its address, and looks at its end."""
     command = [sys.executable, "-m", "streamq", "dashboard", scene.BUSY, scene.CALM, "--port", "0", "--json"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "REDIS_URL": bank.url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd=ROOT, env={**os.environ, "REDIS_URL": url, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
     try:
@@ -76,6 +78,13 @@ def address(bank: RedisServer) -> Iterator[str]:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def address(bank: RedisServer) -> Iterator[str]:
+    """A dashboard for whoever is at this machine."""
+    with served(bank.url) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +157,17 @@ class Person:
         self.clicks("Retry all failed" if label == "Retry failed…" else label.rstrip("…"), ".confirm")
         self.reads(said)
 
+    def gives_a_reason(self, reason: str) -> None:
+        """Be asked why jobs are cancelled, and have them cancelled."""
+        self.waits(lambda: self.chromium.find_element(By.NAME, "reason").send_keys(reason) or True)
+        self.clicks("Cancel", ".confirm")
+
+    def chooses(self, select: str, option: str) -> None:
+        """Choose from a list."""
+        self.waits(
+            lambda: Select(self.chromium.find_element(By.CSS_SELECTOR, select)).select_by_visible_text(option) or True
+        )
+
     def ticks(self, count: int) -> None:
         """Tick the first boxes of the list."""
 
@@ -210,10 +230,7 @@ def test_each_page_fits_its_screen_says_it_is_live_and_is_painted_within_a_secon
             person.opens(path)
             person.waits(lambda: person.script('return document.getElementById("pulse").dataset.state') == "live")
             assert person.script("return document.documentElement.scrollWidth") <= size[0]
-            if os.environ.get("STREAMQ_SCREENSHOTS"):
-                shoot(
-                    person, f"{name}-{'phone' if size == PHONE else 'wide'}-{'dark' if dark else 'light'}", size, dark
-                )
+            shoot_if_asked(person, name, size, dark)
     paint = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     best = []
     for _ in range(5):  # the machine may be busy with others: the page is as fast as its fastest
@@ -222,8 +239,11 @@ def test_each_page_fits_its_screen_says_it_is_live_and_is_painted_within_a_secon
     assert min(best) < 1_000
 
 
-def shoot(person: Person, name: str, size: tuple[int, int], dark: bool) -> None:
+def shoot_if_asked(person: Person, page: str, size: tuple[int, int], dark: bool) -> None:
     """Take a picture of a page, as far down as it goes, up to a limit; where it was taken is nobody's business."""
+    if not os.environ.get("STREAMQ_SCREENSHOTS"):
+        return
+    name = f"{page}-{'phone' if size == PHONE else 'wide'}-{'dark' if dark else 'light'}"
     height = min(max(person.script("return document.documentElement.scrollHeight"), size[1]), 1_800)
     person.sees((size[0], height), dark=dark)
     PICTURES.mkdir(exist_ok=True)
@@ -337,6 +357,32 @@ async def changed(url: str, *, add: str = "", remove: str = "") -> None:
 TICKED = """return [...document.querySelectorAll('#live input[name="id"]:checked')].map((box) => box.value)"""
 
 
+def test_a_person_logs_in_and_out(chromium: Any, bank: RedisServer) -> None:
+    with served(bank.url, STREAMQ_DASHBOARD_TOKEN=TOKEN) as address:
+        person = Person(chromium, address)
+        person.complaints()
+        for size in (WIDE, PHONE):
+            for dark in (False, True):
+                person.sees(size, dark=dark)
+                person.opens("/")
+                person.reads("With a token, leave the name empty")
+                assert person.script("return document.documentElement.scrollWidth") <= size[0]
+                assert person.script(CONTRAST) == []
+                shoot_if_asked(person, "login", size, dark)
+        assert person.complaints() == []
+
+        for secret, said in (("wrong", "That does not fit."), (TOKEN, "Done per second")):
+            field = person.waits(lambda: chromium.find_element(By.NAME, "secret"))
+            field.send_keys(secret)
+            person.clicks("Log in", "form")
+            person.reads(said)
+        person.clicks("Log out")
+        person.reads("With a token, leave the name empty")
+        person.opens("/workers")
+        person.reads("With a token, leave the name empty")
+        assert all("401" in text or "403" in text for text in person.complaints())
+
+
 def test_each_action_is_clicked(person: Person) -> None:
     calm = scene.CALM
     person.opens(f"/queue?q={calm}")
@@ -358,6 +404,29 @@ def test_each_action_is_clicked(person: Person) -> None:
     person.reads("1 job promoted")
     person.ticks(2)
     person.confirms("Promote", "2 jobs promoted")
+    person.opens(f"/queue?q={calm}")
+    person.chooses("form[action*='/do/cancel-all'] select", "delayed")
+    person.clicks("Cancel…", "form[action*='/do/cancel-all']")
+    person.gives_a_reason("the newsletter is put off")
+    person.reads("1 delayed job cancelled")
+
+    person.opens(f"/jobs?q={calm}&state=waiting")
+    person.ticks(2)
+    person.clicks("Cancel…", ".bulk")
+    person.gives_a_reason("wrong month")
+    person.reads("2 jobs cancelled")
+    person.opens(f"/jobs?q={calm}&state=cancelled")
+    person.reads("the newsletter is put off")
+    person.clicks("Retry", "tbody")
+    person.reads("1 job retried")
+    person.ticks(2)
+    person.confirms("Retry", "2 jobs retried")
+    person.opens(f"/jobs?q={calm}&state=waiting")
+    person.waits(lambda: person.chromium.find_element(By.CSS_SELECTOR, "tbody th a").click() or True)
+    person.clicks("Cancel…")
+    person.gives_a_reason("asked for twice")
+    person.reads("1 job cancelled")
+    person.reads("asked for twice")
 
     person.opens(f"/dead?q={calm}")
     person.clicks("Redrive", "tbody")
