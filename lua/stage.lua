@@ -15,6 +15,13 @@ end
 for from = 3, #ARGV, 4000 do
   redis.call('RPUSH', batch_key, unpack(ARGV, from, math.min(from + 3999, #ARGV)))
 end
+-- Whoever moves the batch into the queue is to know before: see lib/bound.
+for at = 4, #ARGV, 4 do
+  if string.find(ARGV[at], '|', 1, true) then
+    redis.call('HSET', base .. ':meta', 'bound', 1)
+    break
+  end
+end
 redis.call('PEXPIRE', batch_key, STAGED_TTL_MS)
 redis.call('SET', count_key, before + 1, 'PX', STAGED_TTL_MS)
 return before + 1

@@ -1,3 +1,5 @@
+-- @needed by bound jobs only
+-- @include lib/bound
 -- @include lib/unique
 -- @include lib/family
 -- @include lib/parking
@@ -8,19 +10,6 @@
 -- then all of this costs one field that is read along.
 -- The gates that a new job passes, in this order: it holds its unique key; its children have ended; its time has come; its
 -- key has a place for it.
-
-local function is_bound(base)
-  return redis.call('HGET', base .. ':meta', 'bound') == '1'
-end
-
--- Takes `start` apart: when, and the bonds behind its "|" (see lib/enqueue).
-local function bonds_of(start)
-  local bar = string.find(start, '|', 1, true)
-  if not bar then
-    return start, nil
-  end
-  return string.sub(start, 1, bar - 1), cmsgpack.unpack(string.sub(start, bar + 1))
-end
 
 -- What would become of a new job, as `judge_unique` says it: "free" and "next" are added.
 local function judge(base, bonds)

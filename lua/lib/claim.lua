@@ -40,7 +40,7 @@ local function recall(turn, lane, entry, fields, known, starts)
     fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
     return nil
   end
-  local book = starts and history[7] and book_of(turn.base, history[7])
+  local book = starts and turn.bound and history[7] and book_of(turn.base, history[7])
   if book and not may_start(turn, book) then
     step_back(turn, book, lane, id, entry, parts.t)
     return nil

@@ -63,7 +63,7 @@ end
 local function enqueue(base, cap, now, jobs, from)
   local count = (#jobs - from + 1) / PER_JOB
   local first = redis.call('INCRBY', base .. ':id', count) - count + 1
-  local reply, added, delayed, earliest, aside = { first }, {}, {}, nil, 0
+  local reply, added, delayed, earliest, aside, some_bound = { first }, {}, {}, nil, 0, false
   local lane_prefix, now_text = base .. ':lane:', string.format('%.0f', now) -- a number is converted anew at each call
   for i = 1, count do
     local at = from + (i - 1) * PER_JOB
@@ -78,6 +78,7 @@ local function enqueue(base, cap, now, jobs, from)
       id = custom and id or number
       local job_key = base .. ':job:' .. id
       start, bonds = bonds_of(start)
+      some_bound = some_bound or bonds ~= nil
       if bonds and bonds.f and bonds.f.q then
         local other = family_base(base, bonds.f.q)
         bonds.f.q = nil
@@ -119,7 +120,7 @@ local function enqueue(base, cap, now, jobs, from)
   publish(base, cap, 'added', added)
   publish(base, cap, 'delayed', delayed)
 
-  local opened = settle_keys(base, now)
+  local opened = some_bound and settle_keys(base, now)
   local wanted = #added > aside or opened
   if not wanted and earliest then
     -- Idle workers sleep until the earliest delayed job: tell one if that is sooner now.

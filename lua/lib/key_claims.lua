@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/parking
 -- What a claim has to do with keys: whose job may start, and who gets the capacity that is left once a lane is empty.
 local LOOK_KEYS, AUDIT_KEYS, AUDIT_PLACES = 200, 50, 20

@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/wake
 -- @include lib/record
 -- @include lib/append

@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/starts
 -- Jobs with a key. One that waits in a lane or runs has one of its key's places (`places:<key>`: job id -> lane); what
 -- more there is of its key is parked (lib/parking), so that it stands in nobody's way. A key has `weight` places in each

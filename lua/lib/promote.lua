@@ -9,7 +9,7 @@ local function promote(turn)
     due[#due + 1] = id
     local key = job_key(turn, id)
     local lane, its_key = unpack(redis.call('HMGET', key, 'p', 'ky'))
-    if lane and its_key then
+    if lane and its_key and turn.bound then
       enter(turn.base, turn.now, its_key, id, lane, since, next_number(turn.base))
       redis.call('HDEL', key, 'u')
       tell(turn, 'promoted', id)

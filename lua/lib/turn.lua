@@ -20,6 +20,9 @@ end
 
 -- `ages` holds how long ended jobs are kept; `bound`, `logged` and `stepped` whether any job of the queue ever was.
 local function new_turn(base, now, event_cap, dead_cap, meta)
+  if meta.bound then
+    need_bonds()
+  end
   return {
     base = base, now = now, now_text = string.format('%.0f', now), event_cap = event_cap, dead_cap = dead_cap,
     ages = {

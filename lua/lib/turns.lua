@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/places
 -- Keys that have parked jobs and may have more places stand in `turns:<lane>`, by what they have for their weight: who has
 -- least is served next, and of equals the one whose places changed longest ago.

@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/clock
 -- @include lib/wake
 -- @include lib/events

@@ -1,3 +1,4 @@
+-- @needed by bound jobs only
 -- @include lib/append
 -- @include lib/wake
 -- @include lib/events

@@ -20,6 +20,11 @@ import msgspec
 _INCLUDE = re.compile(r"^-- @include (lib/[a-z_]+)$", re.MULTILINE)
 _LOCAL = re.compile(r"^local (function )?([A-Za-z_]\w*(?:, [A-Za-z_]\w*)*)(?= =|\(|$)", re.MULTILINE)
 _WORD = re.compile(r"\w+")
+_COMMENT = re.compile(r"--.*")
+_BOUND_ONLY = "-- @needed by bound jobs only\n"
+_NEED = "function need_bonds() end"
+NEEDS_BONDS = "NEEDBONDS"
+_CANNOT = f"function need_bonds() error({{ err = '{NEEDS_BONDS} the queue has bound jobs' }}) end"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -50,15 +55,42 @@ def names() -> list[str]:
 
 
 @cache
-def load(name: str) -> Script:
-    """Return the script called `name`, its includes in place: each once, where it is first named, its own before it."""
+def load(name: str, *, plain: bool = False) -> Script:
+    """Return the script called `name`, its includes in place: each once, where it is first named, its own before it.
+
+    With `plain` it is without all that only bound jobs need, and answers NEEDBONDS where it would need that: a script
+    runs from its first line each time, and to make a hundred functions takes longer than to add a job.
+    """
     parts = _parts(name, {})
-    users = Counter(word for text in parts.values() for word in set(_WORD.findall(text)))
+    words = {part: set(_WORD.findall(_COMMENT.sub("", text))) for part, text in parts.items()}
+    if plain:
+        for part in _bound_only(name, parts, words):
+            del parts[part], words[part]
+    users = Counter(word for used in words.values() for word in used)
     libraries = [_library(part, text, users) for part, text in parts.items() if part != name]
-    body = _INCLUDE.sub("", "\n".join(libraries))
+    body = _INCLUDE.sub("", "\n".join(libraries)).replace(_BOUND_ONLY, "")
     first, _, rest = parts[name].rstrip("\n").partition("\n")
     body = f"{first}\n{body}\n{_INCLUDE.sub('', rest)}"
+    if plain:
+        body = body.replace(_NEED, _CANNOT, 1)
     return Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
+
+
+def _bound_only(name: str, parts: Mapping[str, str], words: Mapping[str, set[str]]) -> set[str]:
+    """Return the libraries that only bound jobs need: those that say so, and those that nothing but these uses."""
+    found = {part for part, text in parts.items() if text.startswith(_BOUND_ONLY)}
+    names = {
+        part: {one for made in _LOCAL.findall(text) for one in made[1].split(", ")} for part, text in parts.items()
+    }
+    before = 0
+    while len(found) > before:
+        before = len(found)
+        found |= {
+            part
+            for part in parts
+            if part != name and not any(names[part] & words[other] for other in parts if other not in (part, *found))
+        }
+    return found
 
 
 def _parts(part: str, found: dict[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ knows what it holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         """Told of trouble that no caller hears of: what reads, waits and ticks in the background meets it."""
         self.codec: Codec = PLAIN
         """Between encoded payloads and Redis; whoever encodes and decodes them goes by it."""
+        self._bound = False
+        """Whether the queue has had bound jobs, as far as ticks have told."""
         self.script_reloads = 0
         """How many scripts the server had lost."""
 
@@ -79,7 +82,9 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         args: list[Arg] = [nonce, number, self.settings.events_cap, int(all_or_none)]
         for job in jobs:
             args.extend(job)
-        return self._if_taken(await self._repeat("add", args, within=within))
+        bound = any(type(job.start) is bytes for job in jobs)
+        call = self._persist(lambda: self._lean("add", args, self.wire, bound=bound), within)
+        return self._if_taken(await self._observed("add", call))
 
     async def stage(self, batch: str, before: int, jobs: Sequence[NewJob]) -> None:
         """Hold part of a large batch aside; `before` is the number of parts staged before this one."""
@@ -113,7 +118,7 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
     ) -> TickReply:
         """Settle, renew, sweep, promote and claim in one call. Never repeated here."""
         laid_out = args.lay_out(want, list_held=list_held, marks=marks, outcomes=outcomes)
-        return TickReply.read(await self._observed("tick", self._once("tick", laid_out, self.wire)))
+        return self._ticked(await self._observed("tick", self._lean("tick", laid_out, self.wire, bound=self._bound)))
 
     async def park(self, wire: Wire, args: TickArgs, want: int, *, block: float) -> TickReply:
         """Wait up to `block` seconds for the queue's wake token and tick in the very moment it comes, or after `block`.
@@ -122,7 +127,7 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         """
         if wire.client_id is None or not wire.is_open:
             wire.client_id = await wire.call("CLIENT", "ID")
-        script = scripts.load("tick")
+        script = scripts.load("tick", plain=not self._bound)
         laid_out = args.lay_out(want, list_held=False, marks=(), outcomes=())
         token, reply = await wire.pipeline(
             ("BLPOP", keys.wake(self.base), f"{block:.3f}"),
@@ -130,12 +135,18 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
             wait=block,
         )
         for answer in (token, reply):
-            if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith("NOSCRIPT"):
+            if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith(("NOSCRIPT", scripts.NEEDS_BONDS)):
                 raise _error(answer)
         if isinstance(reply, hiredis.ReplyError):
-            self._note_reload()
-            reply = await self._once("tick", laid_out, wire)
-        return TickReply.read(reply)
+            if str(reply).startswith("NOSCRIPT"):
+                self._note_reload()
+            reply = await self._lean("tick", laid_out, wire, bound=self._bound)
+        return self._ticked(reply)
+
+    def _ticked(self, reply: Any) -> TickReply:
+        found = TickReply.read(reply)
+        self._bound = found.bound
+        return found
 
     async def unblock(self, wire: Wire) -> None:
         """Make the tick that is parked on `wire` run now, as if its time were up. Best effort."""
@@ -235,9 +246,16 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
                 last = error
         raise last
 
-    async def _once(self, name: str, args: Sequence[Arg], wire: Wire) -> Any:
+    async def _lean(self, name: str, args: Sequence[Arg], wire: Wire, *, bound: bool) -> Any:
+        """Run a script once: without what only bound jobs need unless `bound`, and with it after all if it asks."""
+        if not bound:
+            with contextlib.suppress(_BondsNeeded):
+                return await self._once(name, args, wire, plain=True)
+        return await self._once(name, args, wire)
+
+    async def _once(self, name: str, args: Sequence[Arg], wire: Wire, *, plain: bool = False) -> Any:
         """Run one script, once; a script that the server has lost goes along in full."""
-        script = scripts.load(name)
+        script = scripts.load(name, plain=plain)
         reply = await wire.call("EVALSHA", script.sha, 1, self.base, *args)
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("NOSCRIPT"):
@@ -276,7 +294,13 @@ def passes(error: StoreError) -> bool:
     return isinstance(error, StoreUnavailable | _Passing)
 
 
+class _BondsNeeded(StoreRefused):
+    """A script that is without what only bound jobs need has met some; nothing was written."""
+
+
 def _error(reply: hiredis.ReplyError) -> StoreError:
     text = str(reply)
+    if text.startswith(scripts.NEEDS_BONDS):
+        return _BondsNeeded(text)
     kind = _Passing if text.startswith(PASSING) else StoreRefused
     return kind(f"Redis refused: {text}")

@@ -25,10 +25,10 @@ _SERVER_TIME = "return tonumber(time[1]) * 1000"
 class Clock:
     """How far this process's queues and workers have travelled. Starts at now and goes on by itself."""
 
-    def __init__(self, load: Callable[[str], Script]) -> None:
+    def __init__(self, load: Callable[..., Script]) -> None:
         self._load = load
         self._offset_ms = 0
-        self._moved: dict[tuple[str, int], Script] = {}
+        self._moved: dict[tuple[str, bool, int], Script] = {}
 
     @property
     def offset(self) -> float:
@@ -59,13 +59,13 @@ class Clock:
             raise InvalidInput(f"travel_to takes a datetime with a time zone, not {at!r}")
         self.advance(at - self.now())
 
-    def load(self, name: str) -> Script:
+    def load(self, name: str, *, plain: bool = False) -> Script:
         """Return a script with the moved clock in place."""
         if not self._offset_ms:
-            return self._load(name)
-        key = name, self._offset_ms
+            return self._load(name, plain=plain)
+        key = name, plain, self._offset_ms
         if key not in self._moved:
-            body = self._load(name).body.replace(_SERVER_TIME, f"{_SERVER_TIME} + {self._offset_ms}", 1)
+            body = self._load(name, plain=plain).body.replace(_SERVER_TIME, f"{_SERVER_TIME} + {self._offset_ms}", 1)
             self._moved[key] = Script(name, body, hashlib.sha1(body.encode(), usedforsecurity=False).hexdigest())
         return self._moved[key]
 
