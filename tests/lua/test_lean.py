@@ -43,7 +43,7 @@ async def test_a_tick_that_first_meets_bound_jobs_is_asked_once_and_remembers(be
 async def test_a_refused_tick_has_written_nothing(bench: Bench) -> None:
     claim = await bench.claimed()
     await bench.add_raw(NewJob(3, BOUND, "", envelope()))
-    before = {key: bench.redis.dump(key) for key in bench.redis.keys()}
+    before = {key: bench.redis.dump(key) for key in bench.redis.keys("*")}
     plain = scripts.load("tick", plain=True)
     args = [
         "ann",
@@ -66,7 +66,7 @@ async def test_a_refused_tick_has_written_nothing(bench: Bench) -> None:
     ]
     with pytest.raises(redis.ResponseError, match=rf"^{scripts.NEEDS_BONDS} the queue has bound jobs"):
         bench.redis.eval(plain.body, 1, bench.store.base, *args)
-    assert {key: bench.redis.dump(key) for key in bench.redis.keys()} == before
+    assert {key: bench.redis.dump(key) for key in bench.redis.keys("*")} == before
 
 
 async def test_a_staged_batch_tells_of_its_bound_jobs_before_it_is_moved(bench: Bench) -> None:
