@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from streamq._engine.transitions import Claim, Outcome
-from streamq.worker.runner import Attempt
+from streamq.worker.attempt import Attempt
 
 AHEAD = 0.003
 """Seconds of work that may be claimed ahead."""

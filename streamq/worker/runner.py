@@ -7,68 +7,32 @@ raises, of any kind, becomes an outcome: nothing that a handler does ends the wo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
-from streamq.errors import HandlerTimeout, StoreError, UnreadablePayload, Unrecoverable
-from streamq.flow import ChildEnd, FlowJob
+from streamq.errors import HandlerTimeout, UnreadablePayload, Unrecoverable
 from streamq.log import current_job, frames_of
 from streamq.middleware import Middleware, around_run
 from streamq.observer import NOBODY, UNKNOWN, begin, tell
 from streamq.payload import PLAIN
-from streamq.processor import ActiveJob, Place, Processor, Processors
+from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
-from streamq.worker.done import Answer, Done
-from streamq.worker.family import read_children, stage_children
+from streamq.worker.attempt import Attempt, Known
+from streamq.worker.control import Control
 from streamq.worker.frames import Said, Task, Told
 from streamq.worker.pool import ProcessPool
-from streamq.worker.steps import Steps, StoredMemory, waits_for
 from streamq.worker.threads import Threads
 from streamq.worker.verdict import Terms, Verdicts
 
 log = logging.getLogger("streamq.worker")
-
-
-class Attempt:
-    """One claim being run."""
-
-    __slots__ = ("cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.claimed_at = time.monotonic()
-        self.started_at = 0.0
-        """When it got a slot (monotonic seconds); 0 before."""
-        self.task: asyncio.Task[None] | None = None
-        self.job: ActiveJob[Any] | None = None
-        """What its handler sees, once it is started; it runs in the `place`."""
-        self.place: Place = "loop"
-        self.ended = False
-        """Whether its outcome has been taken."""
-        self.released = False
-        """Whether the worker has interrupted it, to hand it back."""
-        self.cancelled: str | None = None
-        """Why it was told to end as cancelled; None if it was not."""
-
-
-class _Known(NamedTuple):
-    """What runs the jobs of one name."""
-
-    processor: Processor
-    decoder: msgspec.msgpack.Decoder[Any]
-    terms: Terms
-    place: Place
-
 
 WORDS = {
     "done": "done", "retry": "failed, to be retried", "fail": "failed for good", "release": "handed back or put off",
@@ -94,7 +58,7 @@ class Runner:
     ) -> None:
         self._middleware, self._codec = middleware, store.codec
         self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """Kept from the first start: asking for it costs a system call each time."""
         self.verdicts = Verdicts(settings, store.codec)
@@ -147,7 +111,7 @@ class Runner:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        control = _Control(self._store, self._settings, claim, loop)
+        control = Control(self._store, self._settings, claim, loop)
         job = ActiveJob(
             control, claim.job_id, envelope.name, self._store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
@@ -206,18 +170,18 @@ class Runner:
             words = WORDS.get(outcome.kind, outcome.kind)
             log.log(level, "job %s of %s: %s after %.3f s%s", claim.job_id, processor, words, ran, why, extra=fields)
 
-    def _look_up(self, name: str) -> _Known | None:
+    def _look_up(self, name: str) -> Known | None:
         """Find what runs jobs of this name, once."""
         processor = self._processors.find(self._store.queue, name)
         if processor is None:
             return None
         terms = Terms.of(None, processor, self._settings)
-        known = _Known(processor, codec.typed_decoder(processor.data), terms, processor.place)
+        known = Known(processor, codec.typed_decoder(processor.data), terms, processor.place)
         if len(self._known) < MOST_NAMES:
             self._known[name] = known
         return known
 
-    async def _run(self, attempt: Attempt, known: _Known, terms: Terms, job: ActiveJob[Any], control: _Control) -> None:
+    async def _run(self, attempt: Attempt, known: Known, terms: Terms, job: ActiveJob[Any], control: Control) -> None:
         processor = known.processor
         claim, started = attempt.claim, self.now_ms()
         start = time.monotonic()
@@ -261,7 +225,7 @@ class Runner:
         current_job.reset(token)  # the next attempt may be started from here
         self._finished(attempt, outcome)
 
-    async def _within(self, timeout: float, known: _Known, job: ActiveJob[Any], control: _Control) -> Any:
+    async def _within(self, timeout: float, known: Known, job: ActiveJob[Any], control: Control) -> Any:
         call = known.processor.handler(job) if known.place == "loop" else self._elsewhere(known, job, control)
         # A process may have to be started first, and to import the handler's module: that is not the handler's time.
         before = PROCESS_START if known.place == "process" else 0.0
@@ -287,13 +251,13 @@ class Runner:
         tell(observer, observer.thread_left, job.queue, processor.name)
         log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
 
-    async def _elsewhere(self, known: _Known, job: ActiveJob[Any], control: _Control) -> Any:
+    async def _elsewhere(self, known: Known, job: ActiveJob[Any], control: Control) -> Any:
         """Run a handler that is not for the loop: in a thread, or in a process."""
         if known.place == "process":
             return await self._in_process(known.processor, job, control)
         return await self._threads.run(known.processor.handler, job)
 
-    async def _in_process(self, processor: Processor, job: ActiveJob[Any], control: _Control) -> Any:
+    async def _in_process(self, processor: Processor, job: ActiveJob[Any], control: Control) -> Any:
         limit, memory = self._settings.max_payload, control.memory
         task = Task(
             processor.handler.__module__, job.queue, job.name, job.id, codec.encode_data("data", job.data, limit),
@@ -335,105 +299,4 @@ def _without_values(error: Exception) -> str:
     return _QUOTED.sub(r"\1", str(error))
 
 
-class _Control:
-    """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
-
-    __slots__ = ("_claim", "_loop", "_settings", "_steps", "_store", "extended", "limit", "timeout")
-
-    def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
-        self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
-        self.limit: asyncio.Timeout | None = None
-        """The attempt's timeout, if it has one: `timeout` seconds, `extended` by the handler or not."""
-        self.timeout = 0.0
-        self.extended = False
-        self._steps: Steps | None = None
-
-    def progress(self, value: Any) -> Awaitable[None]:
-        body = codec.encode_data("progress", value, self._settings.max_payload)
-        claim = self._claim
-        return self._do(self._store.progress(claim.lane, claim.entry, claim.job_id, body))
-
-    def log(self, line: str) -> Awaitable[None]:
-        claim = self._claim
-        line = str(line).encode("utf-8", "replace").decode()[:LOG_LINE_LIMIT]
-        return self._do(self._store.log(claim.lane, claim.entry, claim.job_id, line))
-
-    def started(self) -> None:
-        """The handler begins only now, in its process: so does its time."""
-        if self.limit is not None:
-            with contextlib.suppress(RuntimeError):  # its time is up
-                self.limit.reschedule(self._loop.time() + self.timeout)
-
-    def extend_timeout(self, seconds: float) -> None:
-        if self.limit is None:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop.call_soon_threadsafe(self._extend, self.limit, seconds)  # in a thread
-        else:
-            self._extend(self.limit, seconds)
-
-    def _extend(self, limit: asyncio.Timeout, seconds: float) -> None:
-        until = self._loop.time() + seconds
-        if (before := limit.when()) is None or before >= until:
-            return
-        with contextlib.suppress(RuntimeError):  # its time is up
-            limit.reschedule(until)
-            self.extended = True
-
-    def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
-        found: Awaitable[NoReturn] = self._ask(stage_children(self._store, self._settings, self._claim, children))
-        return found
-
-    def child_ends(self) -> Awaitable[list[ChildEnd]]:
-        found: Awaitable[list[ChildEnd]] = self._ask(read_children(self._store, self._claim.job_id))
-        return found
-
-    def step(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return self._known_steps().step(name, fn, args, kwargs)
-
-    def save_cursor(self, value: Any) -> Awaitable[None]:
-        return self._known_steps().save_cursor(value)
-
-    @property
-    def memory(self) -> StoredMemory:
-        """What the job's attempts remember."""
-        return StoredMemory(self._store, self._claim)
-
-    def _known_steps(self) -> Steps:
-        if self._steps is None:
-            self._steps = Steps(self.memory, self._settings.max_payload, waits_for(self._loop))
-        return self._steps
-
-    def _ask(self, call: Any) -> Any:
-        """Return an awaitable of what `call` gives; in a thread, that itself."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            asked: Future[Any] = asyncio.run_coroutine_threadsafe(call, self._loop)
-            return Answer(asked.result())
-        return call
-
-    def _do(self, call: Any) -> Awaitable[None]:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass  # in a thread: block until it is done
-        else:
-            return self._best_effort(call)
-        done: Future[None] = asyncio.run_coroutine_threadsafe(self._best_effort(call), self._loop)
-        done.result()
-        return Done()
-
-    async def _best_effort(self, call: Awaitable[bool]) -> None:
-        try:
-            if not await call:
-                log.warning("job %s: the lease moved on; its progress was not stored", self._claim.job_id)
-        except StoreError as error:
-            log.warning("job %s: progress or log line not stored: %s", self._claim.job_id, error)
-
-
 _QUOTED = re.compile(r"^(Invalid (?:enum )?value|Object contains unknown field) .*?(?=$| - at `[^`]*`$)", re.DOTALL)
-LOG_LINE_LIMIT = 4_000
-"""Characters of one line of a job's log."""

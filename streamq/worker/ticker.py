@@ -28,8 +28,9 @@ from streamq.errors import StoreError
 from streamq.observer import tell
 from streamq.policy import RateLimit
 from streamq.settings import Settings
+from streamq.worker.attempt import Attempt
 from streamq.worker.holdings import OVERDUE, Holdings
-from streamq.worker.runner import Attempt, Runner
+from streamq.worker.runner import Runner
 
 log = logging.getLogger("streamq.worker")
 
@@ -246,12 +247,11 @@ class Ticker:
         self._hungry = (want > 0 and len(reply.claimed) >= want) or reply.next_ms == 0
         self._holdings.limited = reply.limited
         self._runner.verdicts.bound = reply.bound
+        observer = self._store.observer
         if reply.requeued:
-            observer = self._store.observer
             tell(observer, observer.taken_back, self._store.queue, reply.requeued)
             log.warning("queue %s: %d jobs of lost workers taken back", self._store.queue, reply.requeued)
         if reply.poisoned:
-            observer = self._store.observer
             tell(observer, observer.poisoned, self._store.queue, reply.poisoned)
             log.error(
                 "queue %s: %d jobs failed as poison: workers were lost with them", self._store.queue, reply.poisoned

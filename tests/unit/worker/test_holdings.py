@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from streamq._engine.transitions import Claim, Outcome
+from streamq.worker.attempt import Attempt
 from streamq.worker.holdings import Holdings
-from streamq.worker.runner import Attempt
 
 
 class Hand:

@@ -1,0 +1,44 @@
+"""One claim being run, from when it is held to its outcome, and what runs the jobs of its name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streamq._engine.transitions import Claim
+from streamq.processor import ActiveJob, Place, Processor
+from streamq.worker.verdict import Terms
+
+
+class Attempt:
+    """One claim being run."""
+
+    __slots__ = ("cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.claimed_at = time.monotonic()
+        self.started_at = 0.0
+        """When it got a slot (monotonic seconds); 0 before."""
+        self.task: asyncio.Task[None] | None = None
+        self.job: ActiveJob[Any] | None = None
+        """What its handler sees, once it is started; it runs in the `place`."""
+        self.place: Place = "loop"
+        self.ended = False
+        """Whether its outcome has been taken."""
+        self.released = False
+        """Whether the worker has interrupted it, to hand it back."""
+        self.cancelled: str | None = None
+        """Why it was told to end as cancelled; None if it was not."""
+
+
+class Known(NamedTuple):
+    """What runs the jobs of one name."""
+
+    processor: Processor
+    decoder: msgspec.msgpack.Decoder[Any]
+    terms: Terms
+    place: Place
