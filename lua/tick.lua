@@ -54,6 +54,7 @@
 -- @include lib/promote
 -- @include lib/schedules
 -- @include lib/hand_out
+-- @include lib/first_due
 -- @include lib/limits
 -- @include lib/claim
 -- @include lib/minutes
@@ -66,7 +67,6 @@ numbers(lease_ms, want, max_stalls, marks)
 local now = now_ms()
 local meta = read_meta(base)
 local turn = new_turn(base, now, event_cap, dead_cap, meta)
-turn.cancels = redis.call('EXISTS', cancels_key(base, worker)) == 1
 
 local joined = renew_lease(base, worker, now, lease_ms)
 local stale, settled = { NOT_SETTLED }, 0
@@ -77,17 +77,22 @@ for at = 9, 8 + marks do
   mark(turn, worker, ARGV[at])
 end
 audit(turn, meta.audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
-local taken_back = sweep(turn, max_stalls)
-local promoted = promote(turn)
-for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
-  move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
-  turn.bound = turn.bound or is_bound(base)
+
+local first, taken_back, promoted, due = first_due(base, turn.bound), 0, 0, {}
+local is_due = first and first <= now
+if is_due then
+  taken_back = sweep(turn, max_stalls)
+  promoted = promote(turn)
+  for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
+    move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
+    turn.bound = turn.bound or is_bound(base)
+  end
+  due = hand_out(turn)
 end
 if turn.bound then
   look_at_keys(turn)
   turn.opened = settle_keys(base, now)
 end
-local due = hand_out(turn)
 local behind = retain(turn)
 
 local may, next_at = 0, nil
@@ -111,17 +116,10 @@ if not meta.paused and full and (want > 0 or promoted > 0 or taken_back > 0 or t
   wake(base)
 end
 
-local next_ms = behind and 0 or next_at and math.max(next_at - now, 0) or -1
-local clocks = { base .. ':delayed', base .. ':workers', base .. ':batches', base .. ':schedules' }
-clocks[5] = turn.bound and base .. ':key_looks' or nil
-for _, key in ipairs(clocks) do
-  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if head[2] and tonumber(head[2]) < PARKED then
-    local wait = math.max(tonumber(head[2]) - now, 0)
-    if next_ms < 0 or wait < next_ms then
-      next_ms = wait
-    end
-  end
+if is_due or turn.bound then
+  first = first_due(base, turn.bound) -- all that was due has changed it
 end
+local soonest = math.min(first or math.huge, next_at or math.huge)
+local next_ms = behind and 0 or soonest < math.huge and math.max(soonest - now, 0) or -1
 local limited = ((meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0) + (turn.bound and 2 or 0)
 return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due, turn.poisoned or 0 }

@@ -201,6 +201,10 @@ local function receive(turn, outcomes, from, worker)
 end
 
 local function settle(turn, outcomes, from, worker)
+  if from > #outcomes then
+    return {}, 0
+  end
+  turn.cancels = redis.call('EXISTS', cancels_key(turn.base, worker)) == 1
   local fresh, stale, returned, ended = receive(turn, outcomes, from, worker)
   local wanted = { {}, {}, {}, {} }
   for _, at in ipairs(turn.cancels and fresh or {}) do

@@ -12,8 +12,9 @@ local META = {
 
 local function read_meta(base)
   local meta = {}
-  for at, value in ipairs(redis.call('HMGET', base .. ':meta', unpack(META))) do
-    meta[META[at]] = value or nil
+  local values = redis.call('HMGET', base .. ':meta', unpack(META))
+  for at = 1, #META do
+    meta[META[at]] = values[at] or nil
   end
   return meta
 end
@@ -32,7 +33,7 @@ local function new_turn(base, now, event_cap, dead_cap, meta)
     },
     spare = tonumber(meta.spare) or 0, bound = meta.bound ~= nil, logged = meta.logged ~= nil,
     stepped = meta.stepped ~= nil,
-    events = {}, kinds = {}, ended = { completed = {}, failed = {}, cancelled = {} }, keep = {}, doomed = {},
+    events = {}, kinds = {}, ended = {}, keep = {}, doomed = {},
   }
 end
 
@@ -84,6 +85,10 @@ local function end_job(turn, set, id, keep_count, keep_age_ms, body)
     forget_steps(turn, id)
   end
   local ended = turn.ended[set]
+  if not ended then
+    ended = {}
+    turn.ended[set] = ended
+  end
   ended[#ended + 1] = turn.now_text
   ended[#ended + 1] = id
   turn.keep[set] = keep_count
@@ -111,16 +116,18 @@ local function retain(turn)
   local behind = false
   for set in pairs(SETS) do
     local set_key = turn.base .. ':' .. set
-    in_thousands('ZADD', set_key, turn.ended[set])
-    local size = turn.keep[set] and redis.call('ZCARD', set_key) or 0
-    local excess = math.min(size - (turn.keep[set] or 0), TRIM_JOBS)
-    make_quick(set_key, size)
-    if excess > 0 then
-      for _, id in ipairs(redis.call('ZRANGE', set_key, 0, excess - 1)) do
-        forget(turn, id)
+    if turn.ended[set] then
+      in_thousands('ZADD', set_key, turn.ended[set])
+      local size = redis.call('ZCARD', set_key)
+      local excess = math.min(size - turn.keep[set], TRIM_JOBS)
+      make_quick(set_key, size)
+      if excess > 0 then
+        for _, id in ipairs(redis.call('ZRANGE', set_key, 0, excess - 1)) do
+          forget(turn, id)
+        end
+        redis.call('ZREMRANGEBYRANK', set_key, 0, excess - 1)
+        behind = behind or excess == TRIM_JOBS
       end
-      redis.call('ZREMRANGEBYRANK', set_key, 0, excess - 1)
-      behind = behind or excess == TRIM_JOBS
     end
     if turn.ages[set] then
       local old = redis.call('ZRANGEBYSCORE', set_key, '-inf', turn.now - turn.ages[set], 'LIMIT', 0, EXPIRE_JOBS)
