@@ -110,6 +110,8 @@ async def _until_idle(queue: Queue, ticks: _Ticks) -> None:
 
 
 async def _is_idle(queue: Queue) -> bool:
+    # Asked in the order in which jobs move on: what is no longer due when asked first waits or runs when asked later.
+    due = await _is_due(queue)
     stats = await queue.stats()
     if stats.active:
         return False
@@ -117,9 +119,11 @@ async def _is_idle(queue: Queue) -> bool:
         return True
     if stats.waiting and stats.waiting > sum(key.jobs for key in await queue.keys(MOST_KEYS) if key.paused):
         return False
+    return not due
+
+
+async def _is_due(queue: Queue) -> bool:
     now = await queue._store.now_ms() / 1000
-    for job in await queue.jobs(JobState.DELAYED, count=1):
-        if job.run_at is not None and job.run_at.timestamp() <= now:
-            return False
-    due = (s.next_at for s in await queue.schedules() if s.next_at is not None and not s.paused)
-    return all(at.timestamp() > now for at in due)
+    slots = [s.next_at for s in await queue.schedules() if s.next_at is not None and not s.paused]
+    starts = [job.run_at for job in await queue.jobs(JobState.DELAYED, count=1) if job.run_at is not None]
+    return any(at.timestamp() <= now for at in (*slots, *starts))
