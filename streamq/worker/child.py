@@ -24,9 +24,9 @@ from streamq.flow import ChildEnd, FlowJob
 from streamq.log import configure_as_the_worker, current_job
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.worker.done import Done
+from streamq.worker.failure import describe
 from streamq.worker.frames import HEADER, Ended, Said, Task, Told, pack, unpack
 from streamq.worker.steps import Steps, drive
-from streamq.worker.verdict import describe
 
 
 class _Line:

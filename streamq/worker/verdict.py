@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 
 import msgspec
 
@@ -27,17 +26,14 @@ from streamq.errors import (
     Unrecoverable,
     WaitForChildren,
 )
-from streamq.job import JobError
 from streamq.payload import PLAIN, Codec
 from streamq.policy import MAX_SECONDS, Backoff, Retention
 from streamq.processor import Processor
 from streamq.settings import Settings
+from streamq.worker.failure import describe
 
 log = logging.getLogger("streamq.worker")
 
-MESSAGE_LIMIT = 2_000
-TRACEBACK_LIMIT = 8_000
-TRACEBACK_FRAMES = 20
 MAX_RELEASES = 20
 """How often a job is handed on for want of a processor before it is failed."""
 RELEASE_DELAY, LONGEST_RELEASE = 1.0, 300.0
@@ -168,40 +164,3 @@ class Verdicts:
         except Exception:
             log.exception("a processor's backoff function failed; its job waits as long as the settings say")
             return self._settings.backoff.delay(attempt)
-
-
-def describe(error: BaseException) -> JobError:
-    """Return an exception as it is stored: type, text and traceback, each cut at a limit. Never raises."""
-    described = getattr(error, "described", None)
-    if isinstance(described, JobError):  # it was raised in another process
-        return described
-    kind = type(error).__name__[:200]
-    try:
-        message = str(error)
-    except BaseException as again:
-        message = f"<its text can't be had: {type(again).__name__}>"
-    try:
-        trace = _trace(error)
-    except BaseException as again:
-        trace = f"<its traceback can't be had: {type(again).__name__}>"
-    return JobError(kind, _cut(message, MESSAGE_LIMIT), _cut(trace, TRACEBACK_LIMIT))
-
-
-def _trace(error: BaseException) -> str:
-    """Return the traceback, without the marks below its lines: finding them takes longer than the rest of a failure."""
-    told = traceback.TracebackException.from_exception(error, limit=-TRACEBACK_FRAMES, compact=True)
-    links: list[traceback.TracebackException | None] = [told]
-    while links:
-        if (link := links.pop()) is not None:
-            for frame in link.stack:
-                frame.colno = None
-            links += [link.__cause__, link.__context__, *(link.exceptions or ())]
-    return "".join(told.format())
-
-
-def _cut(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]} … [{len(text) - limit:,} characters cut] … {text[-half:]}"

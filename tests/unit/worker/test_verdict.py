@@ -11,7 +11,7 @@ from streamq import Backoff, RateLimited, Retention, RetryAfter, Settings, Snooz
 from streamq._engine import codec
 from streamq._engine.transitions import Claim, Outcome
 from streamq.processor import Processor
-from streamq.worker.verdict import MAX_RELEASES, MESSAGE_LIMIT, TRACEBACK_LIMIT, Terms, Verdicts, describe
+from streamq.worker.verdict import MAX_RELEASES, Terms, Verdicts
 
 SETTINGS = Settings(attempts=3, retry_delay=5, max_payload=1_000)
 VERDICTS = Verdicts(SETTINGS)
@@ -169,68 +169,3 @@ def test_what_a_job_says_comes_before_its_processor_and_that_before_the_settings
     )
     assert Terms.of(None, own, SETTINGS).attempts == 7
     assert Terms.of(said, own, SETTINGS) == Terms(9, Backoff.fixed(9), 9.0, Retention(9), Retention(8))
-
-
-# An exception as it is stored -----------------------------------------------------------------------------------------
-
-
-def raised(error: BaseException) -> BaseException:
-    try:
-        raise error
-    except BaseException as caught:
-        return caught
-
-
-def test_an_error_is_stored_with_its_type_text_and_traceback() -> None:
-    found = describe(raised(ValueError("boom")))
-    assert (found.type, found.message) == ("ValueError", "boom")
-    assert "in raised" in found.traceback
-    assert found.traceback.endswith("ValueError: boom\n")
-
-
-def test_a_long_text_is_cut_in_its_middle() -> None:
-    found = describe(ValueError("a" * 5_000 + "b" * 5_000))
-    assert found.message.startswith("a" * 1_000 + " … [8,000 characters cut] … ")
-    assert found.message.endswith("b" * 1_000)
-    assert len(found.message) < MESSAGE_LIMIT + 100
-    assert len(found.traceback) < TRACEBACK_LIMIT + 100
-
-
-class Unspeakable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-class Deadly(Exception):
-    def __str__(self) -> str:
-        raise SystemExit(1)
-
-
-@pytest.mark.parametrize(("error", "why"), [(Unspeakable(), "RuntimeError"), (Deadly(), "SystemExit")])
-def test_an_error_whose_text_cannot_be_had_is_stored_all_the_same(error: Exception, why: str) -> None:
-    found = describe(error)
-    assert found.type == type(error).__name__
-    assert found.message == f"<its text can't be had: {why}>"
-
-
-def test_lone_surrogates_in_a_text_are_replaced() -> None:
-    found = describe(ValueError("a\ud800b"))
-    assert found.message == "a?b"
-    codec.encode_error(found)
-
-
-def test_a_deep_traceback_keeps_its_innermost_frames() -> None:
-    def deeper(n: int) -> None:
-        if n:
-            deeper(n - 1)
-        raise ValueError("deep")
-
-    try:
-        deeper(100)
-    except ValueError as error:
-        found = describe(error)
-    assert found.traceback.count("in deeper") <= 20
-
-
-def test_an_overlong_type_name_is_cut() -> None:
-    assert len(describe(type("E" * 1_000, (Exception,), {})()).type) == 200
