@@ -30,6 +30,7 @@ from streamq.policy import RateLimit
 from streamq.settings import Settings
 from streamq.worker.attempt import Attempt
 from streamq.worker.holdings import OVERDUE, Holdings
+from streamq.worker.pauses import Pauses
 from streamq.worker.runner import Runner
 
 log = logging.getLogger("streamq.worker")
@@ -76,8 +77,9 @@ class Ticker:
         self._list_held_at = time.monotonic() + settings.lease
         """When to look for claims whose reply never came: a tick may run long after its connection was given up."""
         self._due_at: float | None = None
-        self._pause = 0.0
-        self._pause_until = 0.0
+        self._pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        self._parking_pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        """Of the second connection alone: ticks on the first one may work all the while."""
         self._stopping = False
         self.last_tick_at: float | None = None
         """When a tick last succeeded (monotonic seconds); None before the first."""
@@ -145,7 +147,7 @@ class Ticker:
                 self._limiter = None
             except StoreError as error:
                 self._failed(error)
-                await asyncio.sleep(self._pause)
+                await asyncio.sleep(self._pauses.pause)
         while not self._stopping:
             await self._turn()
 
@@ -161,7 +163,7 @@ class Ticker:
             await self._end_parking()  # or what it claims meanwhile would be found twice
         for attempt in holdings.overdue():
             self.finished(attempt, self._runner.verdicts.returned(attempt.claim))
-        while len(self._ticks) < TICKS_UNDER_WAY and not self._listing and time.monotonic() >= self._pause_until:
+        while len(self._ticks) < TICKS_UNDER_WAY and not self._listing and time.monotonic() >= self._pauses.until:
             want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
             marks = holdings.next_suspects() if not self._stopping else []
             hungry = want and self._hungry
@@ -236,7 +238,7 @@ class Ticker:
     def _take(self, reply: TickReply, want: int) -> None:
         """Start what a tick brought, and note what it says about the time to come."""
         now = time.monotonic()
-        self._pause = 0.0
+        self._pauses.worked()
         self.last_tick_at = now
         self.first_tick.set()
         self._runner.clock_offset_ms = reply.now_ms - now * 1000
@@ -268,9 +270,8 @@ class Ticker:
             self._give_back_idle_claims()
 
     def _failed(self, error: Exception) -> None:
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
-        self._pause_until = time.monotonic() + self._pause
-        log.warning("queue %s: Redis is away, again in %.2f s: %s", self._store.queue, self._pause, error)
+        pause = self._pauses.failed()
+        log.warning("queue %s: Redis is away, again in %.2f s: %s", self._store.queue, pause, error)
         self._store.on_error(error)
 
     # Waiting ----------------------------------------------------------------------------------------------------------
@@ -283,10 +284,13 @@ class Ticker:
         now = time.monotonic()
         beat = min(LONGEST_PARK, self._settings.lease / 3)
         until = now + beat if self._due_at is None else min(self._due_at, now + beat)
-        if self._pause_until > now:
-            until = self._pause_until
+        if self._pauses.until > now:
+            until = self._pauses.until
         elif self._parked is None and room > 0 and not self._ticks and not self._list_held:
-            self._park(room, beat)
+            if self._parking_pauses.until > now:
+                until = min(until, self._parking_pauses.until)
+            else:
+                self._park(room, beat)
         if self._holdings.ready:
             until = min(until, now + OVERDUE)
         # Ended attempts, ended ticks and a parked tick's reply set `changed`; so does the clock.
@@ -299,7 +303,7 @@ class Ticker:
         alarm = asyncio.get_running_loop().call_later(max(until - now, 0), ring)
         await self._changed.wait()
         alarm.cancel()
-        if rings and self._pause_until <= now and not self._ticks and not (self._parked and self._parked.done()):
+        if rings and self._pauses.until <= now and not self._ticks and not (self._parked and self._parked.done()):
             await self._on_time()
 
     async def _on_time(self) -> None:
@@ -341,8 +345,10 @@ class Ticker:
             reply = parked.result()
         except StoreError as error:
             self._list_held = True
+            self._parking_pauses.failed()
             self._failed(error)
             return
+        self._parking_pauses.worked()
         observer = self._store.observer
         tell(observer, observer.ticked, self._store.queue, 0, len(reply.claimed))
         self._take(reply, want)
@@ -418,7 +424,7 @@ class Ticker:
     async def _settle_all(self) -> None:
         end = time.monotonic() + self._settings.timeout
         while self._ticks or self._holdings.outcomes or self._list_held:
-            if not self._ticks and time.monotonic() >= self._pause_until:
+            if not self._ticks and time.monotonic() >= self._pauses.until:
                 self._start_tick(0, [])
             await asyncio.wait(self._ticks, timeout=1.0) if self._ticks else await asyncio.sleep(FIRST_PAUSE)
             if time.monotonic() > end and (self._holdings.outcomes or self._list_held):

@@ -169,6 +169,7 @@ async def test_each_connection_recovers_and_answers_nobody_wrongly(server: Redis
         {f"recovered, s: {role}": round(took, 2) for role, took in worst.items()},
     )  # fmt: skip
     assert max(connects.values()) < 20 * sum(LASTS) + 10, connects
+    assert connects["worker's parked tick"] <= 5 * sum(LASTS) + 5, "it pauses, whatever the other connection does"
 
 
 async def break_for(mode: str, rigs: list[Rig], lasts: float) -> None:
