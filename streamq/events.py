@@ -26,6 +26,8 @@ T = TypeVar("T")
 BLOCK = 5.0
 """Seconds that one read waits at the server."""
 READ_ENTRIES = 200
+LINGER = 1.0
+"""Seconds that a process goes on reading a queue's events after nobody waits for a result any more."""
 _ENDINGS = frozenset({"completed", "failed", "removed", "cancelled"})
 
 
@@ -177,7 +179,8 @@ async def follow(reader: EventReader) -> AsyncIterator[Event]:
 class Endings:
     """Everybody in this process who waits for some job of a queue to end: one reader serves them all.
 
-    Starts with the first waiter and stops with the last one.
+    Starts with the first waiter, and stops when nobody has waited for `LINGER` seconds: who waits for one job after the
+    other shall not connect for each.
     """
 
     def __init__(self, store: Store, wire: Wire) -> None:
@@ -185,6 +188,7 @@ class Endings:
         self._waiters: dict[str, set[asyncio.Future[str | None]]] = {}
         self._ready: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def watch(self, job_id: str) -> asyncio.Future[str | None]:
@@ -199,6 +203,7 @@ class Endings:
             raise StoreUnavailable("the connection was closed by its owner")
         waiter: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(waiter)
+        self._stay()
         try:
             if self._task is None or self._task.done():
                 self._ready = asyncio.get_running_loop().create_future()
@@ -217,10 +222,20 @@ class Endings:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[job_id]
-        if not self._waiters and self._task is not None:
+        if not self._waiters and self._task is not None and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(LINGER, self._leave)
+
+    def _leave(self) -> None:
+        self._leaving = None
+        if self._task is not None:
             self._task.cancel()
             self._task = None
             self._wire.drop("nobody waits any more")
+
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
 
     async def _read(self) -> None:
         pause = FIRST_PAUSE
@@ -263,6 +278,7 @@ class Endings:
     async def close(self) -> None:
         """End every wait with None, let no other begin, and stop reading."""
         self._closed = True
+        self._stay()
         self._look_again()
         if self._task is not None:
             self._task.cancel()

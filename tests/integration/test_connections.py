@@ -53,3 +53,27 @@ async def test_connections_are_as_many_as_told(settings: Settings, open_now: Cal
         await takes(TOLD["an exporter or a dashboard, for each queue"])
     finally:
         exporter.close()
+
+
+async def test_who_waits_for_one_job_after_the_other_connects_once(settings: Settings, client: redis.Redis) -> None:
+    async def double(job: Any) -> int:
+        return int(job.data) * 2
+
+    async with Queue("q", settings=settings) as queue, Worker("q", double, settings=settings):
+        assert await (await queue.add("x", 0)).result(timeout=30) == 0
+        before = client.info("stats")["total_connections_received"]
+        for number in range(20):
+            assert await (await queue.add("x", number)).result(timeout=30) == number * 2
+        assert client.info("stats")["total_connections_received"] == before
+
+
+async def test_when_nobody_has_waited_for_a_while_the_connection_goes(
+    settings: Settings, open_now: Callable[[], int]
+) -> None:
+    async def run(job: Any) -> None:
+        pass
+
+    async with Queue("q", settings=settings) as queue:
+        async with Worker("q", run, settings=settings):
+            await (await queue.add("x")).result(timeout=30)
+        await eventually(lambda: open_now() == TOLD["a `Queue`"], 10, lambda: f"{open_now()} connections")
