@@ -8,6 +8,7 @@
 The names below are the whole public face; `docs/quickstart.md` starts from nothing.
 """
 
+from streamq.batch import BatchJob
 from streamq.dead_letters import DeadLetter
 from streamq.errors import (
     DuplicateJob,
@@ -43,7 +44,7 @@ from streamq.flat import (
 )
 from streamq.flow import ChildEnd, FlowJob, FlowNode, chain, group
 from streamq.job import Job, JobOptions, JobSnapshot, JobState, QueueName
-from streamq.policy import Backoff, Priority, RateLimit, Retention
+from streamq.policy import Backoff, Batch, Priority, RateLimit, Retention
 from streamq.processor import ActiveJob, Processors
 from streamq.queue import Queue, QueueStats
 from streamq.schedule import Schedule, ScheduleSnapshot
@@ -55,6 +56,8 @@ from streamq.worker import Worker
 __all__ = [
     "ActiveJob",
     "Backoff",
+    "Batch",
+    "BatchJob",
     "ChildEnd",
     "DeadLetter",
     "DuplicateJob",

@@ -25,6 +25,7 @@
     │   ├── UnreadablePayload             sealed by a codec or a key that is not here
     │   ├── ResultNotEncodable
     │   ├── ResultTooLarge
+    │   ├── BadBatchResult                what a handler returned for a batch is no list of one per job
     │   └── HandlerTimeout
     ├── ServerNotFound                    install or name a server
     └── Verdict                           raised by a handler, to say how its attempt ends
@@ -223,6 +224,10 @@ class ResultNotEncodable(ProcessorError):
 
 class ResultTooLarge(ProcessorError):
     """The handler's result is over the size limit. The job failed and is not retried."""
+
+
+class BadBatchResult(ProcessorError):
+    """The handler of a batch returned neither None nor one result per job. They failed and are not retried."""
 
 
 class HandlerTimeout(ProcessorError):

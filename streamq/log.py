@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -27,23 +28,35 @@ FORMAT, LEVEL = "STREAMQ_LOG_FORMAT", "STREAMQ_LOG_LEVEL"
 
 current_job: ContextVar[ActiveJob[Any] | None] = ContextVar("streamq_current_job", default=None)
 """The job that this task, thread or process runs."""
+current_batch: ContextVar[Sequence[ActiveJob[Any]]] = ContextVar("streamq_current_batch", default=())
+"""The jobs of the batch that this task or thread runs."""
 
+MOST_IDS = 20
+"""Jobs of a batch that a line names."""
 LONGEST = 8_000
 """Characters of a message, a traceback or a field that are written; what is over is cut."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, ends of lines, and signs that turn text around."""
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_BOUND = ("queue", "job_id", "attempt")
+_BOUND = ("queue", "job_id", "job_ids", "attempt")
+
+
+def inside_a_handler() -> bool:
+    """Whether this task, thread or process runs a job, or a batch of them."""
+    return current_job.get() is not None or len(current_batch.get()) > 0
 
 
 class JobFilter(logging.Filter):
-    """Gives a record `queue`, `job_id` and `attempt`, if it is written for a job."""
+    """Gives a record `queue`, `job_id` and `attempt` if it is written for a job, `queue` and `job_ids` for a batch."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Bind the record; all pass."""
         job = current_job.get()
         if job is not None and not hasattr(record, "job_id"):
             record.queue, record.job_id, record.attempt = job.queue, job.id, job.attempt
+        elif (batch := current_batch.get()) and not hasattr(record, "job_id"):
+            more = f" and {len(batch) - MOST_IDS} more" if len(batch) > MOST_IDS else ""
+            record.queue, record.job_ids = batch[0].queue, ",".join(job.id for job in batch[:MOST_IDS]) + more
         return True
 
 

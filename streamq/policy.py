@@ -1,4 +1,4 @@
-"""What happens to a job over its life, as plain values: priority, retry, backoff, retention, limits.
+"""What happens to a job over its life, as plain values: priority, retry, backoff, retention, limits, batches.
 
 Pure: nothing here does I/O or reads a clock. Each class refuses values that make no sense when it
 is made, with the value's name and its limit, so that nothing bad gets as far as Redis.
@@ -144,6 +144,17 @@ class RateLimit(msgspec.Struct, frozen=True, array_like=True):
     def per_ms(self) -> int:
         """The window in milliseconds, as the scripts take it."""
         return round(self.per * 1000)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Call a handler once with up to `size` jobs, gathered for at most `max_wait` seconds after the first."""
+
+    size: int = 100
+    max_wait: float = 0.1
+
+    def __post_init__(self) -> None:
+        whole("batch size", self.size, low=1, high=10_000)
+        msgspec.structs.force_setattr(self, "max_wait", seconds("batch max_wait", self.max_wait, high=3_600))
 
 
 KEEP_COMPLETED = Retention(count=100, age=86_400)

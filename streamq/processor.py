@@ -19,7 +19,7 @@ from streamq.flow import ChildEnd, FlowJob
 from streamq.job import MAX_NAME, JobState, check_text, queue_name
 from streamq.middleware import Middleware, checked
 from streamq.payload import Codec
-from streamq.policy import Backoff, Seconds, whole
+from streamq.policy import Backoff, Batch, Seconds, whole
 from streamq.policy import seconds as span
 from streamq.task import Task, TaskDecorator
 
@@ -218,6 +218,7 @@ class Processor(msgspec.Struct, frozen=True, kw_only=True):
     backoff: Backoff | BackoffFunction | None = None
     timeout: float | None = None
     run_in: Place | None = None
+    batch: Batch | None = None
 
     @property
     def place(self) -> Place:
@@ -260,6 +261,7 @@ class Processors:
         backoff: Backoff | BackoffFunction | None = None,
         timeout: Seconds | None = None,
         run_in: Place | None = None,
+        batch: Batch | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function or class as the processor of jobs called `name`.
 
@@ -267,7 +269,9 @@ class Processors:
         struct, a dataclass, a TypedDict …); a job whose data does not fit fails at once. `attempts`, `backoff`
         and `timeout` are the processor's defaults; what a job says itself comes first. `run_in="process"` is for
         handlers that compute: each runs in a process of its own, which is killed when its time is up; the handler and
-        its registry must be found at the top level of a module that can be imported.
+        its registry must be found at the top level of a module that can be imported. With `batch` the handler is called
+        with a list of `BatchJob` instead of one job, and returns None or a list with a result, or an exception, for
+        each.
 
         Raises:
             InvalidInput: The name is taken or not usable, or an option makes no sense.
@@ -282,7 +286,7 @@ class Processors:
             self.add(
                 Processor(
                     name=name, handler=_handler(target), queue=bound, data=data,
-                    attempts=attempts, backoff=backoff, timeout=limit, run_in=run_in,
+                    attempts=attempts, backoff=backoff, timeout=limit, run_in=run_in, batch=batch,
                 )
             )  # fmt: skip
             return target
@@ -323,6 +327,7 @@ class Processors:
     def add(self, processor: Processor) -> None:
         """Add one processor; raise InvalidInput if its queue and name are taken."""
         _check_place(processor)
+        _check_batch(processor)
         key = (processor.queue, processor.name)
         if key in self._found:
             raise InvalidInput(f"a processor for {processor.name!r} is registered already")
@@ -382,6 +387,18 @@ def _check_place(processor: Processor) -> None:
         raise InvalidInput(
             f"run_in='process' needs a function at the top level of a module, not {handler.__qualname__}"
         )
+
+
+def _check_batch(processor: Processor) -> None:
+    batch = processor.batch
+    if batch is None:
+        return
+    if not isinstance(batch, Batch):
+        raise InvalidInput(f"batch must be a Batch(size, max_wait), not {batch!r:.100}")
+    if processor.name == ANY_NAME:
+        raise InvalidInput("a batch holds jobs of one name: the processor of any name (*) can't have one")
+    if processor.place == "process":
+        raise InvalidInput(f"{processor.name!r}: a batch runs in the loop or in a thread, not with run_in='process'")
 
 
 def _handler(target: Any) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from streamq._engine.adder import Adder
 from streamq._engine.transitions import Added, NewJob
 from streamq.errors import JobFailed
-from streamq.log import current_job
+from streamq.log import inside_a_handler
 from streamq.processor import Processors
 from streamq.queue import Queue
 from streamq.testing.draining import drain
@@ -50,7 +50,7 @@ class _Draining:
 
     async def add(self, jobs: Sequence[NewJob], *, all_or_none: bool = False) -> list[Added]:
         added = await self._adder.add(jobs, all_or_none=all_or_none)
-        if current_job.get() is not None:
+        if inside_a_handler():
             return added  # inside a handler: the drain that runs it takes these too
         await drain(self._queue, self._processors)
         for job_id in dict.fromkeys(job.job_id for job in added) if self._raise else ():

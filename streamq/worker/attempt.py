@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from streamq._engine.transitions import Claim
+from streamq.policy import Batch
 from streamq.processor import ActiveJob, Place, Processor
 from streamq.worker.verdict import Terms
+
+if TYPE_CHECKING:
+    from streamq.worker.gathering import JobBatch
 
 
 class Attempt:
     """One claim being run."""
 
-    __slots__ = ("cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
+    __slots__ = ("batch", "cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -27,6 +31,8 @@ class Attempt:
         self.job: ActiveJob[Any] | None = None
         """What its handler sees, once it is started; it runs in the `place`."""
         self.place: Place = "loop"
+        self.batch: JobBatch | None = None
+        """The batch that it is gathered for, or runs in."""
         self.ended = False
         """Whether its outcome has been taken."""
         self.released = False
@@ -42,3 +48,4 @@ class Known(NamedTuple):
     decoder: msgspec.msgpack.Decoder[Any]
     terms: Terms
     place: Place
+    batch: Batch | None

@@ -11,12 +11,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim
-from streamq.errors import StoreError
+from streamq.errors import HandlerTimeout, StoreError
 from streamq.flow import ChildEnd, FlowJob
 from streamq.settings import Settings
 from streamq.worker.done import Answer, Done
@@ -29,6 +29,13 @@ LOG_LINE_LIMIT = 4_000
 """Characters of one line of a job's log."""
 
 
+class Limit(Protocol):
+    """When an attempt's time is up, by the loop's clock; `asyncio.Timeout` is one."""
+
+    def when(self) -> float | None: ...
+    def reschedule(self, when: float | None) -> None: ...
+
+
 class Control:
     """What a handler's job can ask of its worker. Progress and logs are best effort: no outage fails a job."""
 
@@ -36,7 +43,7 @@ class Control:
 
     def __init__(self, store: Store, settings: Settings, claim: Claim, loop: asyncio.AbstractEventLoop) -> None:
         self._store, self._settings, self._claim, self._loop = store, settings, claim, loop
-        self.limit: asyncio.Timeout | None = None
+        self.limit: Limit | None = None
         """The attempt's timeout, if it has one: `timeout` seconds, `extended` by the handler or not."""
         self.timeout = 0.0
         self.extended = False
@@ -68,13 +75,18 @@ class Control:
         else:
             self._extend(self.limit, seconds)
 
-    def _extend(self, limit: asyncio.Timeout, seconds: float) -> None:
+    def _extend(self, limit: Limit, seconds: float) -> None:
         until = self._loop.time() + seconds
         if (before := limit.when()) is None or before >= until:
             return
         with contextlib.suppress(RuntimeError):  # its time is up
             limit.reschedule(until)
             self.extended = True
+
+    def timed_out(self, ran: float) -> HandlerTimeout:
+        """Return what the attempt fails with if its time is up after so many seconds."""
+        extended = f", which was extended, after {ran:.3g} s" if self.extended else ""
+        return HandlerTimeout(f"it ran longer than its timeout of {self.timeout:g} s{extended}")
 
     def add_children(self, children: Iterable[FlowJob]) -> Awaitable[NoReturn]:
         found: Awaitable[NoReturn] = self._ask(stage_children(self._store, self._settings, self._claim, children))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from streamq._engine.transitions import Claim, Outcome
 from streamq.worker.attempt import Attempt
+from streamq.worker.gathering import Gathering, JobBatch
 
 AHEAD = 0.003
 """Seconds of work that may be claimed ahead."""
@@ -23,12 +24,21 @@ OVERDUE = 0.05
 """Seconds after which a claim that could not start is given back."""
 COOL_DOWN = 1.0
 """Seconds without claiming ahead after something was given back."""
+FIRST_INVITED, MOST_INVITED = 16, 1_000
+"""Jobs that may be claimed for batches: doubled while none of another name has to wait, and halved when one does."""
 
 
 class Holdings:
     """The claims and outcomes of one worker. `start` is called with each attempt that may run now."""
 
-    def __init__(self, concurrency: int, max_stalls: int, start: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self, concurrency: int, max_stalls: int, start: Callable[[Attempt], None], gathering: Gathering
+    ) -> None:
+        self.gathering = gathering
+        gathering.on_joined, gathering.on_due, gathering.on_ended = self._joined, self._due, self._batch_ended
+        self.on_waiting: Callable[[], None] = lambda: None
+        """Told when a batch has come to wait for a slot."""
+        self._invited = FIRST_INVITED
         self._concurrency, self._max_stalls, self._start = concurrency, max_stalls, start
         self.mine: dict[str, Attempt] = {}
         self.outcomes: list[Outcome] = []
@@ -56,7 +66,20 @@ class Holdings:
 
     def room(self) -> int:
         """Return how many more jobs may be claimed."""
-        return self._concurrency + self._ahead() - self.unfinished - self.reserved
+        taken = self._busy + len(self.ready) + len(self.suspects) + len(self.gathering.due)
+        invited = self._invitations() if self.gathering.filling else 0
+        return self._concurrency + self._ahead() + invited - taken - self.reserved
+
+    def _invitations(self) -> int:
+        """Return how many jobs may be claimed for the batches that fill up: none if what else comes would wait."""
+        if self.limited or self.waiting or self._busy >= self._concurrency or time.monotonic() < self._cool_until:
+            return 0
+        return min(self.gathering.missing(), self._invited)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that could start waits for a slot."""
+        return bool(self.ready or self.gathering.due)
 
     def _ahead(self) -> int:
         if self.limited or self.ended < SAMPLES or time.monotonic() < self._cool_until:
@@ -84,6 +107,8 @@ class Holdings:
             else:
                 self.ready.append(attempt)
         self._fill()
+        if self.gathering.filling:
+            self._invited = max(self._invited // 2, 1) if self.ready else min(self._invited * 2, MOST_INVITED)
         return lost
 
     def next_suspects(self) -> list[Attempt]:
@@ -120,7 +145,7 @@ class Holdings:
 
     def idle_claims(self) -> list[Attempt]:
         """Take out all claims that have not started."""
-        found = [*self.ready, *self.suspects]
+        found = [*self.ready, *self.suspects, *self.gathering.idle()]
         self.ready.clear()
         self.suspects.clear()
         return found
@@ -131,15 +156,20 @@ class Holdings:
             if attempt in waiting:
                 waiting.remove(attempt)
                 return True
-        return False
+        return self.gathering.withdraw(attempt)
 
     def overdue(self) -> list[Attempt]:
         """Take out the claims that have waited for a slot for too long, and claim nothing ahead for a while."""
-        if not self.ready or time.monotonic() - self.ready[0].claimed_at < OVERDUE:
+        if not self.waiting:
             return []
-        self._cool_until = time.monotonic() + COOL_DOWN
-        found = list(self.ready)
-        self.ready.clear()
+        now, found = time.monotonic(), list[Attempt]()
+        if self.gathering.due and now - self.gathering.due[0].due_at >= OVERDUE:
+            found += self.gathering.take_due()
+        if self.ready and now - self.ready[0].claimed_at >= OVERDUE:
+            found += self.ready
+            self.ready.clear()
+        if found:
+            self._cool_until = now + COOL_DOWN
         return found
 
     def reconcile(self, held: Iterable[Claim]) -> list[Attempt]:
@@ -158,6 +188,28 @@ class Holdings:
         for waiting in (self.ready, self.suspects):
             if attempt in waiting:
                 waiting.remove(attempt)
+        self.gathering.withdraw(attempt)
+
+    # Batches ----------------------------------------------------------------------------------------------------------
+
+    def _joined(self, attempt: Attempt) -> None:
+        attempt.started_at = 0.0
+        self._busy -= 1
+
+    def _due(self) -> None:
+        self._fill()
+        if self.gathering.due:
+            self.on_waiting()
+
+    def _run_batch(self, batch: JobBatch) -> None:
+        now = time.monotonic()
+        for member in batch.members:
+            member.attempt.started_at = now
+        self.gathering.start(batch)
+
+    def _batch_ended(self) -> None:
+        self._busy -= 1
+        self._fill()
 
     # Outcomes ---------------------------------------------------------------------------------------------------------
 
@@ -170,7 +222,9 @@ class Holdings:
             self.outcomes.append(outcome)
         if attempt is self.suspect:
             self.suspect = None
-        if attempt.started_at:
+        if attempt.batch is not None:  # its slot is the batch's
+            self._note_length((time.monotonic() - attempt.started_at) / len(attempt.batch.members))
+        elif attempt.started_at:
             self._busy -= 1
             if attempt.task is not None:
                 self._note_length(time.monotonic() - attempt.started_at)
@@ -183,9 +237,12 @@ class Holdings:
             return
         self._filling = True
         try:
-            while self.ready and self._busy < self._concurrency and not self.closed:
+            while (self.ready or self.gathering.due) and self._busy < self._concurrency and not self.closed:
                 self._busy += 1
-                self.run(self.ready.popleft())
+                if self.gathering.due:
+                    self._run_batch(self.gathering.due.popleft())
+                else:
+                    self.run(self.ready.popleft())
         finally:
             self._filling = False
 

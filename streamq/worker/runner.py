@@ -18,7 +18,8 @@ import msgspec
 from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome
-from streamq.errors import HandlerTimeout, UnreadablePayload, Unrecoverable
+from streamq.batch import BatchJob
+from streamq.errors import UnreadablePayload, Unrecoverable
 from streamq.log import current_job, frames_of
 from streamq.middleware import Middleware, around_run
 from streamq.observer import NOBODY, UNKNOWN, begin, tell
@@ -26,11 +27,13 @@ from streamq.payload import PLAIN
 from streamq.processor import ActiveJob, Processor, Processors
 from streamq.settings import Settings
 from streamq.worker.attempt import Attempt, Known
+from streamq.worker.batches import BatchRuns
 from streamq.worker.control import Control
 from streamq.worker.frames import Said, Task, Told
+from streamq.worker.gathering import Gathering, Member
 from streamq.worker.pool import ProcessPool
 from streamq.worker.threads import Threads
-from streamq.worker.verdict import Terms, Verdicts
+from streamq.worker.verdict import Terms, Verdicts, error_of
 
 log = logging.getLogger("streamq.worker")
 
@@ -56,14 +59,15 @@ class Runner:
         finished: Callable[[Attempt, Outcome], None],
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        self._middleware, self._codec = middleware, store.codec
-        self._store, self._processors, self._settings, self._finished = store, processors, settings, finished
+        self.middleware, self._codec = middleware, store.codec
+        self.store, self._processors, self._settings, self.finished = store, processors, settings, finished
         self._known: dict[str, Known] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """Kept from the first start: asking for it costs a system call each time."""
         self.verdicts = Verdicts(settings, store.codec)
-        self._threads = Threads(settings.concurrency, settings.threads)
+        self.threads = Threads(settings.concurrency, settings.threads)
         self._processes = ProcessPool()
+        self.gathering = Gathering(BatchRuns(self).start)
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
         """The server's time less this process's monotonic clock; set by each tick."""
 
@@ -88,7 +92,7 @@ class Runner:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
             self._refuse(attempt, UNKNOWN, self.verdicts.unknown(claim, envelope.name))
             return
-        processor, decoder, terms, attempt.place = known
+        processor, decoder, terms, attempt.place, batch = known
         if options is not None:
             terms = Terms.of(options, processor, self._settings)
         try:
@@ -111,52 +115,57 @@ class Runner:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        control = Control(self._store, self._settings, claim, loop)
-        job = ActiveJob(
-            control, claim.job_id, envelope.name, self._store.queue, data,
+        control = Control(self.store, self._settings, claim, loop)
+        job = (ActiveJob if batch is None else BatchJob)(
+            control, claim.job_id, envelope.name, self.store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
             key=options.k if options is not None else None, processor=processor.name,
             cursor=cursor,
         )  # fmt: skip
         attempt.job = job
+        if batch is not None and isinstance(job, BatchJob):
+            self.gathering.join(Member(attempt, job, control, terms), known)
+            return
         attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
 
     def interrupt(self, attempt: Attempt, reason: str) -> None:
         """End a job that runs as cancelled: however its handler ends from here on, that is how the attempt ends.
 
         An async handler gets `CancelledError`, a process is killed. A thread can't be stopped: it is told, and has its
-        slot until it ends.
+        slot until it ends. So is one of several jobs of a batch, which is interrupted for the last of them.
         """
         if attempt.ended or attempt.released or attempt.cancelled is not None or attempt.task is None:
             return
         attempt.cancelled = reason
         assert attempt.job is not None  # noqa: S101 - it has a task
         attempt.job.cancelled = True
-        if attempt.place != "thread":
+        if attempt.place == "thread" or (attempt.batch is not None and not attempt.batch.cancelled):
+            return
+        if attempt.batch is None:
             attempt.task.add_done_callback(lambda task: self._ended_unbegun(attempt))
-            attempt.task.cancel()
+        attempt.task.cancel()
 
     def _ended_unbegun(self, attempt: Attempt) -> None:
         """Report on an attempt that was interrupted before its task had taken a step, and could do so itself."""
         if not attempt.ended and not attempt.released:
-            self._finished(attempt, self.verdicts.cancelled(attempt.claim, attempt.cancelled or ""))
+            self.finished(attempt, self.verdicts.cancelled(attempt.claim, attempt.cancelled or ""))
 
     def _refuse(self, attempt: Attempt, processor: str, outcome: Outcome, error: BaseException | None = None) -> None:
         """End an attempt whose handler was not called."""
-        self._tell_of_the_end(attempt.claim, processor, outcome, 0.0, self.now_ms(), error)
-        self._finished(attempt, outcome)
+        self.tell_of_the_end(attempt.claim, processor, outcome, 0.0, self.now_ms(), error)
+        self.finished(attempt, outcome)
 
-    def _tell_of_the_end(
+    def tell_of_the_end(
         self, claim: Claim, processor: str, outcome: Outcome, ran: float, started_ms: int, error: BaseException | None
     ) -> None:
         """Log one line, and tell the observer. The line says what kind of error it was, never what it says."""
-        observer = self._store.observer
+        observer = self.store.observer
         level = logging.WARNING if outcome.kind == "fail" else logging.INFO
         if observer is NOBODY and not log.isEnabledFor(level):
             return
         waited = max((started_ms - claim.since_ms) / 1000, 0.0)
-        queue, number = self._store.queue, claim.attempts_made + 1
+        queue, number = self.store.queue, claim.attempts_made + 1
         tell(observer, observer.ended, queue, processor, outcome.kind, ran, waited, number)
         if log.isEnabledFor(level):
             kind = error_of(outcome)
@@ -172,11 +181,11 @@ class Runner:
 
     def _look_up(self, name: str) -> Known | None:
         """Find what runs jobs of this name, once."""
-        processor = self._processors.find(self._store.queue, name)
+        processor = self._processors.find(self.store.queue, name)
         if processor is None:
             return None
         terms = Terms.of(None, processor, self._settings)
-        known = Known(processor, codec.typed_decoder(processor.data), terms, processor.place)
+        known = Known(processor, codec.typed_decoder(processor.data), terms, processor.place, processor.batch)
         if len(self._known) < MOST_NAMES:
             self._known[name] = known
         return known
@@ -187,13 +196,13 @@ class Runner:
         start = time.monotonic()
         token = current_job.set(job)
         failure: BaseException | None = None
-        observer = self._store.observer
+        observer = self.store.observer
         running = None if observer is NOBODY else begin(observer, observer.running, job, processor.name)
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
         try:
-            if self._middleware:
+            if self.middleware:
                 result = None  # in case one of them swallows what the handler raises
-                async with around_run(self._middleware, job):
+                async with around_run(self.middleware, job):
                     if terms.timeout is not None:
                         result = await self._within(terms.timeout, known, job, control)
                     elif known.place == "loop":
@@ -209,7 +218,7 @@ class Runner:
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
-                self._tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started, None)
+                self.tell_of_the_end(claim, processor.name, handed_back, time.monotonic() - start, started, None)
                 if running is not None:
                     tell(observer, running.ended, handed_back.kind, "")
                 return
@@ -219,11 +228,11 @@ class Runner:
             outcome = self.verdicts.done(claim, terms, result, started)
         if attempt.cancelled is not None:
             failure, outcome = None, self.verdicts.cancelled(claim, attempt.cancelled, started)
-        self._tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)
+        self.tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)
         if running is not None:
             tell(observer, running.ended, outcome.kind, error_of(outcome))
         current_job.reset(token)  # the next attempt may be started from here
-        self._finished(attempt, outcome)
+        self.finished(attempt, outcome)
 
     async def _within(self, timeout: float, known: Known, job: ActiveJob[Any], control: Control) -> Any:
         call = known.processor.handler(job) if known.place == "loop" else self._elsewhere(known, job, control)
@@ -239,23 +248,22 @@ class Runner:
             if limit.expired():
                 job.cancelled = True
                 if known.place == "thread":
-                    self._leave_thread(known.processor, job)
-                ran = time.monotonic() - start
-                extended = f", which was extended, after {ran:.3g} s" if control.extended else ""
-                raise HandlerTimeout(f"it ran longer than its timeout of {timeout:g} s{extended}") from error
+                    self.leave_thread(known.processor, f"job {job.id} ({job.name})")
+                raise control.timed_out(time.monotonic() - start) from error
             raise
 
-    def _leave_thread(self, processor: Processor, job: ActiveJob[Any]) -> None:
-        self._threads.leave_one()
-        observer = self._store.observer
-        tell(observer, observer.thread_left, job.queue, processor.name)
-        log.warning("job %s (%s) timed out; its thread can't be stopped and is left", job.id, job.name)
+    def leave_thread(self, processor: Processor, what: str) -> None:
+        """Leave the thread that runs this to itself."""
+        self.threads.leave_one()
+        observer = self.store.observer
+        tell(observer, observer.thread_left, self.store.queue, processor.name)
+        log.warning("%s timed out; its thread can't be stopped and is left", what)
 
     async def _elsewhere(self, known: Known, job: ActiveJob[Any], control: Control) -> Any:
         """Run a handler that is not for the loop: in a thread, or in a process."""
         if known.place == "process":
             return await self._in_process(known.processor, job, control)
-        return await self._threads.run(known.processor.handler, job)
+        return await self.threads.run(known.processor.handler, job)
 
     async def _in_process(self, processor: Processor, job: ActiveJob[Any], control: Control) -> Any:
         limit, memory = self._settings.max_payload, control.memory
@@ -286,12 +294,7 @@ class Runner:
     def close(self) -> None:
         """End the processes and let go of the threads; a thread that still runs a handler is left to end by itself."""
         self._processes.close()
-        self._threads.close()
-
-
-def error_of(outcome: Outcome) -> str:
-    """Return the type of the error that an outcome reports, "" if none."""
-    return codec.decode_error(outcome.body).type if outcome.kind in ("retry", "fail") else ""
+        self.threads.close()
 
 
 def _without_values(error: Exception) -> str:

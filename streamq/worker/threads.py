@@ -10,13 +10,18 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from streamq.processor import ActiveJob
+from typing import Any, Protocol
 
 SPARE = 100
 """Threads beside those that have a slot: so many may be left behind before there is a new pool."""
 NAME = "streamq-job"
+
+
+class Cancellable(Protocol):
+    """What a plain function is called with: a job, or the jobs of a batch."""
+
+    @property
+    def cancelled(self) -> bool: ...
 
 
 class Threads:
@@ -30,7 +35,7 @@ class Threads:
     def _new_pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._size, NAME)
 
-    async def run(self, handler: Callable[..., Any], job: ActiveJob[Any]) -> Any:
+    async def run(self, handler: Callable[..., Any], job: Cancellable) -> Any:
         """Call a plain function in a thread, and return or raise what it does. Cancelling this leaves it behind."""
         context = contextvars.copy_context()
         call = asyncio.get_running_loop().run_in_executor(self._pool, context.run, _call, handler, job)
@@ -51,7 +56,7 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _call(handler: Callable[..., Any], job: ActiveJob[Any]) -> tuple[BaseException | None, Any]:
+def _call(handler: Callable[..., Any], job: Cancellable) -> tuple[BaseException | None, Any]:
     """Call a plain handler. Its exception is returned: a future can't carry every kind (StopIteration, for one)."""
     if job.cancelled:
         return asyncio.CancelledError(), None

@@ -63,15 +63,15 @@ class Ticker:
         self._args = TickArgs(
             worker, round(settings.lease * 1000), settings.max_stalls, settings.events_cap, settings.dead_cap
         )
-        self._runner = runner_of(self)
-        self._holdings = Holdings(settings.concurrency, settings.max_stalls, self._runner.start)
+        self._runner = runner = runner_of(self)
+        self._holdings = Holdings(settings.concurrency, settings.max_stalls, runner.start, runner.gathering)
         self._limiter = limiter
         self._changed = asyncio.Event()
+        self._holdings.on_waiting = self._changed.set
         self._ticks: set[asyncio.Task[None]] = set()
         self._parked: asyncio.Task[TickReply] | None = None
         self._parked_want = 0
-        self._hungry = True
-        self._list_held = False
+        self._hungry, self._list_held = True, False
         self._listing = False
         """Whether the list is being asked for: nothing may be settled before it is there."""
         self._list_held_at = time.monotonic() + settings.lease
@@ -291,7 +291,7 @@ class Ticker:
                 until = min(until, self._parking_pauses.until)
             else:
                 self._park(room, beat)
-        if self._holdings.ready:
+        if self._holdings.waiting:
             until = min(until, now + OVERDUE)
         # Ended attempts, ended ticks and a parked tick's reply set `changed`; so does the clock.
         rings: list[bool] = []

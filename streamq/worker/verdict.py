@@ -164,3 +164,8 @@ class Verdicts:
         except Exception:
             log.exception("a processor's backoff function failed; its job waits as long as the settings say")
             return self._settings.backoff.delay(attempt)
+
+
+def error_of(outcome: Outcome) -> str:
+    """Return the type of the error that an outcome reports, "" if none."""
+    return codec.decode_error(outcome.body).type if outcome.kind in ("retry", "fail") else ""

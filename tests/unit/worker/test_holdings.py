@@ -8,6 +8,7 @@ import pytest
 
 from streamq._engine.transitions import Claim, Outcome
 from streamq.worker.attempt import Attempt
+from streamq.worker.gathering import Gathering
 from streamq.worker.holdings import Holdings
 
 
@@ -16,7 +17,7 @@ class Hand:
 
     def __init__(self, concurrency: int = 2, max_stalls: int = 3) -> None:
         self.started: list[Attempt] = []
-        self.holdings = Holdings(concurrency, max_stalls, self.started.append)
+        self.holdings = Holdings(concurrency, max_stalls, self.started.append, Gathering(lambda batch: None))
 
     @property
     def running(self) -> list[str]:
@@ -128,7 +129,7 @@ def test_an_attempt_that_ends_while_it_is_started_frees_its_slot() -> None:
         ended.append(attempt.claim.job_id)
         holdings.finished(attempt, outcome(attempt.claim))
 
-    holdings = Holdings(1, 3, start)
+    holdings = Holdings(1, 3, start, Gathering(lambda batch: None))
     holdings.take(claims(*map(str, range(5_000))))
     assert ended == [str(n) for n in range(5_000)]
     assert holdings.room() >= 1
