@@ -37,7 +37,7 @@ class Sending:
 
 
 class Running:
-    """An attempt that is under way."""
+    """An attempt, or the call of a handler with several jobs, that is under way."""
 
     def ended(self, outcome: str, error: str) -> None:
         """It has ended in this way (see `Observer.ended`); `error` is the type of what it failed with, or ""."""
@@ -66,6 +66,12 @@ class Observer:
 
     def running(self, job: ActiveJob[Any], processor: str) -> Running | None:
         """A handler is about to be called in this task. None: nobody wants to know how that goes."""
+
+    def running_batch(self, jobs: Sequence[ActiveJob[Any]], processor: str) -> Running | None:
+        """A handler is about to be called in this task with these jobs at once, each of which `running` was told of.
+
+        Its end is told as "returned" or "raised". None: nobody wants to know how that goes.
+        """
 
     def stale(self, queue: str) -> None:
         """An outcome was refused: its lease had moved on."""
@@ -133,6 +139,11 @@ class _Together(Observer):
         found = [running for one in self._all if (running := begin(one, one.running, job, processor)) is not None]
         return _Runnings(found) if found else None
 
+    def running_batch(self, jobs: Sequence[ActiveJob[Any]], processor: str) -> Running | None:
+        begun = (begin(one, one.running_batch, jobs, processor) for one in self._all)
+        found = [running for running in begun if running is not None]
+        return _Runnings(found) if found else None
+
     def stale(self, queue: str) -> None:
         for one in self._all:
             tell(one, one.stale, queue)
@@ -164,7 +175,7 @@ T = TypeVar("T")
 
 
 def begin(observer: Observer, method: Callable[P, T | None], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Call `sending` or `running`; None where nobody observes, or the observer fails."""
+    """Call `sending`, `running` or `running_batch`; None where nobody observes, or the observer fails."""
     if observer is NOBODY:
         return None
     try:

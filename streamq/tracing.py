@@ -4,7 +4,8 @@
     worker = Worker("reports", processors, observer=together(Metrics(), Tracing()))
 
 An `add` is a span `add <queue>` of kind PRODUCER; an attempt is a span `process <queue>` of kind CONSUMER below it, and
-is current while the handler runs, so that what the handler calls comes below that. Attributes are those of the semantic
+is current while the handler runs, so that what the handler calls comes below that. For jobs of a batch the current one
+is that of the call, `process batch <queue>`, which is linked to each job's `add`. Attributes are those of the semantic
 conventions for messaging, and never data. Only OpenTelemetry's API is used: which SDK and exporter, if any, is the
 application's choice.
 """
@@ -62,6 +63,19 @@ class Tracing(Observer):
             f"process {job.queue}", origin, SpanKind.CONSUMER, attributes, [Link(sent)] if sent.is_valid else None
         )
         return _RunningSpan(span, context.attach(trace.set_span_in_context(span, origin)))
+
+    def running_batch(self, jobs: Sequence[ActiveJob[Any]], processor: str) -> Running:
+        """Begin the span of one call with several jobs and make it the current one of this task."""
+        origins = (trace.get_current_span(propagate.extract(job.headers, context.Context())) for job in jobs)
+        links = [Link(sent) for origin in origins if (sent := origin.get_span_context()).is_valid]
+        attributes = {
+            **_about(jobs[0].queue, "process", "process"),
+            "messaging.batch.message_count": len(jobs),
+            "streamq.processor": processor,
+        }
+        nothing = context.Context()
+        span = self._tracer.start_span(f"process batch {jobs[0].queue}", nothing, SpanKind.CONSUMER, attributes, links)
+        return _RunningSpan(span, context.attach(trace.set_span_in_context(span, nothing)))
 
 
 class _SendingSpan(Sending):

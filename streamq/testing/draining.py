@@ -17,7 +17,7 @@ from streamq.job import JobState
 from streamq.observer import Observer
 from streamq.policy import Seconds, seconds
 from streamq.processor import Processors
-from streamq.queue import Queue
+from streamq.queue import Queue, QueueStats
 from streamq.worker import Worker
 
 PATIENCE = 30.0
@@ -74,7 +74,8 @@ async def drain(
 
     Jobs run one at a time and in order unless `concurrency` says otherwise; what they add runs too. Jobs that are
     delayed stay so, retries with a backoff included: move the clock (`time_travel`) and drain again. A paused queue
-    is idle when nothing runs, and so is one of which only paused keys' jobs wait. Failures raise nothing: look at the
+    is idle when nothing runs, and so is one of which only paused keys' jobs wait. Batches that are not full run as soon
+    as nothing waits. Failures raise nothing: look at the
     jobs, or at `Drained.failed`.
 
     Raises:
@@ -88,7 +89,7 @@ async def drain(
     async with worker:
         try:
             async with asyncio.timeout(limit):
-                await _until_idle(queue, ticks)
+                await _until_idle(queue, ticks, worker)
         except TimeoutError:
             stats = await queue.stats()
             await worker.stop(grace=0)
@@ -101,25 +102,23 @@ async def drain(
     return Drained(told["done"], told["fail"], told["retry"], put_off, told["cancel"])
 
 
-async def _until_idle(queue: Queue, ticks: _Ticks) -> None:
+async def _until_idle(queue: Queue, ticks: _Ticks, worker: Worker) -> None:
     while True:
         seen = ticks.count
-        if await _is_idle(queue):
+        if await _is_idle(queue, worker):
             return
         await ticks.after(seen)
 
 
-async def _is_idle(queue: Queue) -> bool:
+async def _is_idle(queue: Queue, worker: Worker) -> bool:
     # Asked in the order in which jobs move on: what is no longer due when asked first waits or runs when asked later.
     due = await _is_due(queue)
     stats = await queue.stats()
     if stats.active:
+        if not due and stats.active == worker.running and (stats.paused or await _none_waits(queue, stats)):
+            worker.flush_batches()
         return False
-    if stats.paused:
-        return True
-    if stats.waiting and stats.waiting > sum(key.jobs for key in await queue.keys(MOST_KEYS) if key.paused):
-        return False
-    return not due
+    return bool(stats.paused) or (await _none_waits(queue, stats) and not due)
 
 
 async def _is_due(queue: Queue) -> bool:
@@ -127,3 +126,10 @@ async def _is_due(queue: Queue) -> bool:
     slots = [s.next_at for s in await queue.schedules() if s.next_at is not None and not s.paused]
     starts = [job.run_at for job in await queue.jobs(JobState.DELAYED, count=1) if job.run_at is not None]
     return any(at.timestamp() <= now for at in (*slots, *starts))
+
+
+async def _none_waits(queue: Queue, stats: QueueStats) -> bool:
+    """Whether no job waits but those of paused keys."""
+    if not stats.waiting:
+        return True
+    return stats.waiting <= sum(key.jobs for key in await queue.keys(MOST_KEYS) if key.paused)

@@ -1,8 +1,8 @@
 """Run one batch: several claims, one call of their handler, and an outcome for each of them.
 
-A cancelled job ends as cancelled; another one by what was said of it (`complete`, `fail`); else as timed out if its time
-was up; else by its place in the list that the handler returned, or with what that raised. Outcomes are taken when the
-handler has ended, so that no job runs again while a handler may still be at it. Whatever it does, it ends no worker.
+A cancelled job ends as cancelled; another one by what was said of it (`complete`, `fail`); else as timed out if its
+time was up; else by its place in the list that the handler returned, or with what that raised. Outcomes are taken when
+the handler has ended, so that no job runs again while a handler may still be at it. No handler ends the worker.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from streamq.errors import BadBatchResult
 from streamq.log import current_batch
 from streamq.middleware import around_run
 from streamq.observer import NOBODY, begin, tell
+from streamq.worker.failure import describe
 from streamq.worker.gathering import JobBatch, Member
-from streamq.worker.verdict import describe, error_of
+from streamq.worker.verdict import error_of
 
 if TYPE_CHECKING:
     from streamq.worker.runner import Runner
@@ -57,6 +58,8 @@ class _Run:
         self._started_ms, self._start = runner.now_ms(), time.monotonic()
         token = current_batch.set([member.job for member in members])
         spans = [self._begin_span(member) for member in members]
+        observer = runner.store.observer
+        called = begin(observer, observer.running_batch, [member.job for member in members], name)
         entered: list[tuple[Member, AsyncExitStack]] = []
         failure: BaseException | None = None
         # As with a lone job, anything may be raised here, and all of it is how the attempts ended.
@@ -71,6 +74,8 @@ class _Run:
             await _leave(member, stack)
         ran = time.monotonic() - self._start
         ends = [self._outcome(member) for member in members]
+        if called is not None:
+            tell(observer, called.ended, "returned" if failure is None else "raised", _kind(failure))
         current_batch.reset(token)  # the next attempt may be started from here
         for member, outcome, end_span in zip(members, ends, spans, strict=True):
             why = member.error if outcome.kind in ("retry", "fail") else None
@@ -188,6 +193,10 @@ def _share_out(members: list[Member], failure: BaseException | None) -> None:
             member.error = failure
         elif member.error is None and isinstance(member.returned, BaseException):
             member.error = member.returned
+
+
+def _kind(failure: BaseException | None) -> str:
+    return "" if failure is None else describe(failure).type
 
 
 async def _leave(member: Member, stack: AsyncExitStack) -> None:

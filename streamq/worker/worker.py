@@ -241,6 +241,10 @@ class Worker:
         if self._task is not None and self._task is not asyncio.current_task():
             await asyncio.wait((self._task,))
 
+    def flush_batches(self) -> None:
+        """Have the jobs that are gathered for batches run now, or with the next free slots: no more are waited for."""
+        self._runner.gathering.flush()
+
     def _interrupt(self, asked: Mapping[str, str]) -> None:
         """Pass on, from the lease's thread, which jobs are to be interrupted."""
         if self._loop is not None:

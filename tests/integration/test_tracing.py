@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
-from streamq import InvalidInput, JobFailed, JobOptions, Queue, Settings
+from streamq import Batch, BatchJob, InvalidInput, JobFailed, JobOptions, Processors, Queue, Settings, Unrecoverable
 from streamq.metrics import Metrics
 from streamq.observer import together
 from streamq.tracing import Tracing
@@ -251,3 +251,29 @@ async def test_a_worker_process_traces_with_the_provider_that_its_plugin_sets(
     assert (span["name"], span["kind"]) == ("process m", "SpanKind.CONSUMER")
     assert int(span["context"]["trace_id"], 16) == ids(sent)[0]
     assert int(span["parent_id"], 16) == ids(sent)[1]
+
+
+async def test_each_job_of_a_batch_has_its_attempt_below_its_add_and_the_call_is_linked_to_all(
+    traced: Queue, bench: Bench, spans: Spans
+) -> None:
+    processors = Processors()
+
+    @processors.register("index", batch=Batch(2, 3_600))
+    async def index(jobs: list[BatchJob[object]]) -> list[object]:
+        with spans.tracer.start_as_current_span("bulk"):
+            return ["fine", Unrecoverable("no")]
+
+    async with bench.worker(processors, observer=spans.observer):
+        jobs = [await traced.add("index", number) for number in range(2)]
+        assert await jobs[0].result(PATIENCE) == "fine"
+        with pytest.raises(JobFailed):
+            await jobs[1].result(PATIENCE)
+    sent, ran = await spans.ended("add q", 2), await spans.ended("process q", 2)
+    (batch,), (bulk,) = await spans.ended("process batch q"), await spans.ended("bulk")
+    assert [parent(span) for span in ran] == [ids(span) for span in sent]
+    assert [attributes(span)["streamq.job.outcome"] for span in ran] == ["done", "fail"]
+    assert [attributes(span)["messaging.message.id"] for span in ran] == [job.id for job in jobs]
+    assert [span.status.status_code for span in ran] == [StatusCode.UNSET, StatusCode.ERROR]
+    assert (parent(bulk), parent(batch)) == (ids(batch), None)
+    assert [(link.context.trace_id, link.context.span_id) for link in batch.links] == [ids(span) for span in sent]
+    assert attributes(batch)["messaging.batch.message_count"] == 2

@@ -39,6 +39,7 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     (errors.UnreadablePayload("no worker has a processor"), "no worker has a processor"),
     (errors.ResultNotEncodable("the result can't be encoded"), "the result can't be encoded"),
     (errors.ResultTooLarge("the result is too large"), "the result is too large"),
+    (errors.BadBatchResult("it returned 2 results for 3 jobs"), "it returned 2 results for 3 jobs"),
     (errors.HandlerTimeout("it ran longer than its timeout of 5 s"), "it ran longer than its timeout of 5 s"),
     (errors.ServerNotFound("no server"), "no server"),
     (errors.Unrecoverable("the account is closed"), "the account is closed"),

@@ -56,6 +56,15 @@ class Recorder(Observer):
 
         return Noted()
 
+    def running_batch(self, jobs: Sequence[ActiveJob[Any]], processor: str) -> Running:
+        recorder = self
+
+        class Noted(Running):
+            def ended(self, outcome: str, error: str) -> None:
+                recorder.told["batch ended"] = (len(jobs), processor, outcome, error)
+
+        return Noted()
+
 
 class Broken(Observer):
     """Raises whatever it is told."""
@@ -77,7 +86,7 @@ def test_every_method_reaches_all_of_them_although_one_fails(caplog: pytest.LogC
         getattr(all_of_them, method)(*args)
     assert first.told == last.told == TOLD
     methods = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
-    assert methods == {*TOLD, "sending", "running"}, "a new method has its place here, too"
+    assert methods == {*TOLD, "sending", "running", "running_batch"}, "a new method has its place here, too"
     assert len(caplog.records) == len(TOLD)
 
 
@@ -92,7 +101,13 @@ def test_what_each_wants_carried_goes_together_and_each_hears_the_end() -> None:
     sending.sent(["1", "2"])
     sending.failed(error)
     running.ended("fail", "ValueError")
-    expected = {"sent": ("1", "2"), "failed": (error,), "ended here": ("fail", "ValueError")}
+    batch = all_of_them.running_batch([JOB, JOB], "send")
+    assert batch is not None
+    batch.ended("raised", "OSError")
+    expected = {
+        "sent": ("1", "2"), "failed": (error,), "ended here": ("fail", "ValueError"),
+        "batch ended": (2, "send", "raised", "OSError"),
+    }  # fmt: skip
     assert first.told == last.told == expected
 
 
@@ -100,6 +115,7 @@ def test_observers_that_carry_nothing_cost_no_headers() -> None:
     both = together(Observer(), Observer())
     assert both.sending("q", "send", 1) is None
     assert both.running(JOB, "send") is None
+    assert both.running_batch([JOB], "send") is None
     assert begin(NOBODY, NOBODY.sending, "q", "send", 1) is None
 
 

@@ -6,9 +6,13 @@ from typing import Any, cast
 
 import pytest
 
+from streamq._engine import codec
 from streamq._engine.transitions import Claim, Outcome
-from streamq.worker.attempt import Attempt
-from streamq.worker.gathering import Gathering
+from streamq.batch import BatchJob
+from streamq.policy import Batch
+from streamq.processor import Processor
+from streamq.worker.attempt import Attempt, Known
+from streamq.worker.gathering import Gathering, Member
 from streamq.worker.holdings import Holdings
 
 
@@ -17,7 +21,15 @@ class Hand:
 
     def __init__(self, concurrency: int = 2, max_stalls: int = 3) -> None:
         self.started: list[Attempt] = []
-        self.holdings = Holdings(concurrency, max_stalls, self.started.append, Gathering(lambda batch: None))
+        self.batches: list[list[str]] = []
+        self.gathering = Gathering(lambda batch: self.batches.append([m.job.id for m in batch.members]))
+        self.holdings = Holdings(concurrency, max_stalls, self._start, self.gathering)
+
+    def _start(self, attempt: Attempt) -> None:
+        if attempt.claim.job_id.startswith("b"):
+            self.gathering.join(member_of(attempt), known(size=4))
+        else:
+            self.started.append(attempt)
 
     @property
     def running(self) -> list[str]:
@@ -26,6 +38,20 @@ class Hand:
     def end(self, job_id: str) -> bool:
         attempt = next(attempt for attempt in self.started if attempt.claim.job_id == job_id)
         return self.holdings.finished(attempt, outcome(attempt.claim))
+
+
+def known(size: int) -> Known:
+    batch = Batch(size, 3_600)
+    processor = Processor(name="b", handler=lambda jobs: None, batch=batch)
+    return Known(processor, codec.typed_decoder(Any), cast(Any, None), "thread", batch)
+
+
+def member_of(attempt: Attempt) -> Member:
+    claim = attempt.claim
+    job: BatchJob[Any] = BatchJob(
+        cast(Any, None), claim.job_id, "b", "q", None, attempt=1, attempts=1, stalls=claim.stalls
+    )
+    return Member(attempt, job, cast(Any, None), cast(Any, None))
 
 
 def claim(job_id: str, stalls: int = 0) -> Claim:
@@ -170,3 +196,111 @@ def test_an_entry_that_is_another_jobs_by_now_takes_the_place_of_the_old_one() -
     assert hand.holdings.outcomes == []
     hand.holdings.finished(new, outcome(new.claim))
     assert len(hand.holdings.outcomes) == 1
+
+
+# Batches (of four, of jobs whose id begins with b) --------------------------------------------------------------------
+
+
+async def test_a_gathered_job_takes_no_slot_and_a_batch_one() -> None:
+    hand = Hand(2)
+    hand.holdings.take(claims("b1", "1", "b2", "b3", "2"))
+    assert hand.running == ["1", "2"]
+    hand.holdings.take(claims("b4"))
+    assert hand.batches == []  # it is ready to start, and there is no slot
+    hand.end("1")
+    assert hand.batches == [["b1", "b2", "b3", "b4"]]
+    hand.holdings.take(claims("3"))
+    assert hand.running == ["2"]
+    hand.gathering.on_ended()
+    assert hand.running == ["2", "3"]
+
+
+async def test_a_batch_that_is_due_goes_before_what_waits_for_a_slot() -> None:
+    hand = Hand(1)
+    hand.holdings.take(claims("b1", "1", "2"))
+    hand.gathering.flush()
+    hand.end("1")
+    assert (hand.batches, hand.running) == ([["b1"]], [])
+    hand.gathering.on_ended()
+    assert hand.running == ["2"]
+
+
+async def test_more_is_claimed_for_a_batch_while_it_has_room_and_a_slot_is_free() -> None:
+    hand = Hand(2)
+    assert hand.holdings.room() == 2
+    hand.holdings.take(claims("b1"))
+    assert hand.holdings.room() == 2 + 3
+    hand.holdings.take(claims("1"))
+    assert hand.holdings.room() == 1 + 3
+    hand.holdings.take(claims("2"))
+    assert hand.holdings.room() == 0
+    hand.end("1")
+    assert hand.holdings.room() == 1 + 3
+    hand.holdings.limited = True
+    assert hand.holdings.room() == 1
+
+
+async def test_nothing_is_claimed_for_a_batch_while_another_job_waits_for_a_slot() -> None:
+    hand = Hand(2)
+    hand.holdings.take(claims("b1", "1", "2", "3"))
+    hand.holdings.reconcile(claims("b1", "1", "3"))  # 2 keeps its slot until it ends
+    hand.holdings.closed = True
+    hand.end("1")
+    assert hand.holdings.waiting
+    assert hand.holdings.room() == 0
+
+
+async def test_jobs_of_other_names_that_have_to_wait_make_the_next_claims_for_batches_smaller() -> None:
+    hand = Hand(1)
+    hand.gathering.join = lambda member, rule: Gathering.join(hand.gathering, member, known(5_000))  # type: ignore[method-assign]
+    hand.holdings.take(claims("b1"))
+    few = hand.holdings.room()
+    hand.holdings.take(claims("b2"))
+    more = hand.holdings.room()
+    hand.holdings.take(claims("1", "2"))
+    hand.end("1")
+    hand.end("2")
+    assert few < more
+    assert hand.holdings.room() == few
+
+
+async def test_a_job_that_is_cancelled_while_it_is_gathered_is_taken_out() -> None:
+    hand = Hand(1)
+    hand.holdings.take(claims("b1", "b2"))
+    assert hand.holdings.withdraw(hand.holdings.mine["b1-0"])
+    hand.gathering.flush()
+    assert hand.batches == [["b2"]]
+
+
+async def test_a_worker_that_stops_gives_back_what_is_gathered_and_what_is_due() -> None:
+    hand = Hand(1)
+    hand.holdings.take(claims("1", "2"))
+    hand.end("1")
+    hand.holdings.take(claims("b1"))
+    hand.end("2")
+    hand.holdings.take(claims("b1", "b2"))
+    hand.holdings.closed = True
+    hand.gathering.flush()
+    hand.holdings.take(claims("b3"))
+    assert [a.claim.job_id for a in hand.holdings.idle_claims()] == ["b3", "b1", "b2"]
+    assert hand.batches == []
+
+
+async def test_a_batch_that_waits_too_long_for_a_slot_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = Hand(1)
+    hand.holdings.take(claims("b1", "b2", "1"))
+    hand.gathering.flush()
+    assert hand.holdings.overdue() == []
+    monkeypatch.setattr("streamq.worker.holdings.OVERDUE", 0.0)
+    assert [attempt.claim.job_id for attempt in hand.holdings.overdue()] == ["b1", "b2"]
+    hand.end("1")
+    assert hand.batches == []
+    assert hand.holdings.room() == 1
+
+
+async def test_what_redis_does_not_list_is_let_go_from_a_batch_that_fills_up() -> None:
+    hand = Hand(1)
+    hand.holdings.take(claims("b1", "b2"))
+    hand.holdings.reconcile(claims("b2"))
+    hand.gathering.flush()
+    assert hand.batches == [["b2"]]
