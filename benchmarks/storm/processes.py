@@ -68,7 +68,7 @@ class Process:
         assert self._process is not None
         self._process.wait(GONE_WITHIN)
         until = time.monotonic() + GONE_WITHIN
-        while any(map(_runs, members)) and time.monotonic() < until:
+        while any(map(is_running, members)) and time.monotonic() < until:
             time.sleep(0.002)
         for pid in {self.pid, *members}:
             self._ledger.killed(pid)
@@ -91,7 +91,8 @@ class Process:
         return found
 
 
-def _runs(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Say whether there is such a process, and it is no zombie."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

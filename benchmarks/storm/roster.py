@@ -74,6 +74,8 @@ _SETTINGS: dict[str, tuple[str, float]] = {
     "bullmq-python": (f"`lockDuration` and `stalledInterval` {LEASE} s, `maxStalledCount` lifted", 3 * LEASE),
     "bullmq-node": (f"`lockDuration` and `stalledInterval` {LEASE} s, `maxStalledCount` lifted", 3 * LEASE),
 }
+_SLOW = {"rq": 0.25, "saq": 0.25}
+"""RQ forks for each job, and runs one at a time; SAQ's sweep takes five seconds for each job that it takes back."""
 CONTENDERS = tuple(
-    Contender(peer, *_SETTINGS[peer.name], share=0.25 if peer.name == "rq" else 1.0) for peer in (STREAMQ, *PEERS)
+    Contender(peer, *_SETTINGS[peer.name], share=_SLOW.get(peer.name, 1.0)) for peer in (STREAMQ, *PEERS)
 )

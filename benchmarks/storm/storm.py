@@ -15,11 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from benchmarks.storm.judge import RETURNED, Outcome, judge
 from benchmarks.storm.plan import Fault, Plan
-from benchmarks.storm.processes import Process
+from benchmarks.storm.processes import Process, is_running
 from tests.faults.checker import Window
 from tests.faults.ledger import ENVIRONMENT, Ledger, Line
 from tests.servers import RedisServer
@@ -28,8 +26,8 @@ READY_WITHIN = 60.0
 HUNG_AFTER = 30.0
 """Seconds without a sign of a producer after which its add counts as hung."""
 START_AGAIN_AFTER = 0.5
-MOST_RECOVERY = 420.0
-NAP = 0.02
+MOST_RECOVERY = 600.0
+NAP, LOOK_EVERY = 0.02, 0.25
 
 MakeCommand = Callable[[str], tuple[Sequence[str], Mapping[str, str]]]
 """Returns how an adapter is started, and its environment, from the server's URL."""
@@ -62,6 +60,8 @@ class Seen:
                 self.came_at = line.at
                 if line.outcome == RETURNED:
                     self.returned.add(line.job)
+            elif line.kind == "killed":
+                del self.open_runs[line.pid]
             elif line.kind == "accepted" or (line.kind == "note" and line.outcome == "refused"):
                 producer, _, number = line.job.partition("-")
                 self.next_job[producer], self.tried_at[producer] = int(number) + 1, line.at
@@ -89,7 +89,7 @@ class Storm:
         self._outages: list[Window] = []
         self._workers: list[Process] = []
         self._producers: dict[str, Process] = {}
-        self._seen = Seen()
+        self._seen, self._look_at = Seen(), 0.0
         self._folder: Path
         self._ledger: Ledger
 
@@ -174,16 +174,32 @@ class Storm:
     def _until(self, when: float) -> None:
         """Look after all processes until then."""
         while True:
-            self._seen.look(self._ledger.lines())
             self._thaw()
-            for worker in self._workers:
-                self._revive(worker)
-            for number, producer in self._producers.items():
-                self._look_after(number, producer)
-            left = when - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= self._look_at:
+                self._look_at = now + LOOK_EVERY
+                self._look()
+            if now >= when:
                 return
-            time.sleep(min(left, NAP))
+            time.sleep(min(when - now, NAP))
+
+    def _look(self) -> None:
+        """Read on in the ledger, and start again what has ended by itself."""
+        for worker in self._workers:
+            self._revive(worker)
+        for number, producer in self._producers.items():
+            self._look_after(number, producer)
+        self._seen.look(self._ledger.lines())
+        ours = {worker.pid for worker in self._workers}
+        gone = [
+            pid for pid, runs in self._seen.open_runs.items() if runs > 0 and pid not in ours and not is_running(pid)
+        ]
+        if gone:  # what a worker had forked, unless it has noted its end meanwhile
+            self._seen.look(self._ledger.lines())
+        for pid in gone:
+            if self._seen.open_runs[pid] > 0:
+                self._ledger.killed(pid)
+                self._ledger.note("ended by itself")
 
     def _revive(self, process: Process, what: str = "ended by itself") -> None:
         """Start a process again that has ended by itself, a moment later."""
@@ -192,8 +208,6 @@ class Storm:
             return
         if not process.again_at:
             process.kill()  # what it forked
-            for pid in [pid for pid, runs in self._seen.open_runs.items() if runs > 0 and not psutil.pid_exists(pid)]:
-                self._ledger.killed(pid)
             self._ledger.note(what, code=process.exit_code, log=process.log.name)
             process.again_at = now + START_AGAIN_AFTER
         elif now >= process.again_at:

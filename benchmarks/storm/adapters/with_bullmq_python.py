@@ -1,4 +1,4 @@
-"""BullMQ's Python port: a job whose lock has lapsed is moved back by the stalled check, up to `maxStalledCount` times."""
+"""BullMQ's Python port: a job whose lock has lapsed is moved back by the stalled check, so often as we allow."""
 
 from __future__ import annotations
 

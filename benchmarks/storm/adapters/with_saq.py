@@ -24,7 +24,12 @@ class Saq(Adapter):
     def worker(self) -> None:
         async def serve() -> None:
             ready()
-            await Worker(Queue.from_url(URL), [work], concurrency=CONCURRENCY, timers={"sweep": LEASE}).start()
+            await Worker(
+                Queue.from_url(URL),
+                [work],
+                concurrency=CONCURRENCY,
+                timers={"sweep": int(__import__("os").environ.get("SWEEP", "5"))},
+            ).start()
 
         asyncio.run(serve())
 
