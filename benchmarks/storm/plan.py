@@ -30,8 +30,8 @@ class Plan:
     """How much of everything. Times are seconds, spans are drawn from evenly."""
 
     seed: int
-    jobs: int = 4_000
-    seconds: float = 100.0
+    jobs: int = 4_800
+    seconds: float = 120.0
     workers: int = 3
     producers: int = 2
     kill_every: Span = (1.0, 3.0)

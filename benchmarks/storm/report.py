@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.storm.judge import Outcome
+from benchmarks.storm.roster import CONTENDERS
 from tests.faults.figures import DOCS, PAGE, percentile
 
 KEPT = DOCS / "reliability-peers.json"
@@ -50,6 +51,7 @@ def keep(name: str, entry: Mapping[str, Any]) -> None:
     """Replace a queue's entry, and bring the page up to date."""
     known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     known[name] = entry
+    known = {one.name: known[one.name] for one in CONTENDERS if one.name in known}
     KEPT.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n{render(known)}\n{END}{rest.partition(END)[2]}")

@@ -1,18 +1,20 @@
 """A queue with planted faults, for the storm against other queues: the storm has to find them.
 
-It pops a job before it runs it, so that a killed worker's jobs are lost; it adds every tenth job twice; and its worker
-ends when the server is away. Started as the adapters in benchmarks/storm/adapters are, with their kit on the path.
+It pops a job before it runs it, so that a killed worker's jobs are lost; it adds every tenth job twice; one of its adds
+never comes back; and its worker ends when the server is away. Started as the adapters in benchmarks/storm/adapters are,
+with their kit on the path.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import redis
 from kit import URL, Adapter, blocking_job, main, ready  # type: ignore[import-not-found]
 
-KEY = "forgetful"
+KEY, HANGS = "forgetful", "0-40"
 OFTEN = 10
 
 
@@ -28,6 +30,8 @@ class Forgetful(Adapter):  # type: ignore[misc]
 
     def add(self, data: dict[str, Any]) -> None:
         """Push a job; now and then twice."""
+        if data["id"] == HANGS:
+            time.sleep(3_600)
         self.redis.rpush(KEY, *[json.dumps(data)] * (2 if self.added % OFTEN == 0 else 1))
         self.added += 1
 

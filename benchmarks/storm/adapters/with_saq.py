@@ -28,7 +28,7 @@ class Saq(Adapter):
                 Queue.from_url(URL),
                 [work],
                 concurrency=CONCURRENCY,
-                timers={"sweep": int(__import__("os").environ.get("SWEEP", "5"))},
+                timers={"sweep": LEASE},
             ).start()
 
         asyncio.run(serve())
