@@ -25,7 +25,7 @@ from streamq.bulk import Progress, match
 from streamq.errors import InvalidInput
 from streamq.job import JobError
 from streamq.operations import QueueParts
-from streamq.payload import Codec
+from streamq.payload import Codec, aside
 from streamq.policy import Priority, whole
 
 log = logging.getLogger("streamq.queue")
@@ -115,7 +115,8 @@ class DeadLetters(QueueParts):
             wanted = min(count - len(found), STEP_LETTERS)
             page = await self._store.dead_letters(cursor, wanted, newest_first=newest_first)
             cursor = page.cursor
-            found.extend(_letter(self.name, stored, self._store.codec) for stored in page.letters)
+            for stored in page.letters:
+                found.append(await aside(self._store.codec, _letter, self.name, stored, self._store.codec))
             if not cursor or len(found) >= count:
                 return LetterPage(found, cursor or None)
 
@@ -200,7 +201,8 @@ class DeadLetters(QueueParts):
                 while True:
                     for stored in await reader.read_on():
                         try:
-                            answer = handler(_letter(self.name, stored, self._store.codec))
+                            letter = await aside(self._store.codec, _letter, self.name, stored, self._store.codec)
+                            answer = handler(letter)
                             if inspect.isawaitable(answer):
                                 await answer
                         except Exception as error:

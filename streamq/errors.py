@@ -7,6 +7,7 @@
     ├── StoreError                        try again
     │   ├── StoreUnavailable              Redis did not answer, or not in time
     │   ├── StoreRefused                  Redis answered that it can't (out of memory, read-only, loading …)
+    │   ├── OffloadUnavailable            the store of large payloads did not answer as it should
     │   ├── QueueFull                     more jobs than its `max_size`
     │   └── QueueBusy                     jobs are running in a queue that is to be removed
     ├── JobError                          look at this job (`.job_id`)
@@ -22,7 +23,7 @@
     ├── ScheduleNotFound                  no schedule has that id (`.schedule_id`)
     ├── ProcessorError                    fix the plugin
     │   ├── UnknownProcessor
-    │   ├── UnreadablePayload             sealed by a codec or a key that is not here
+    │   ├── UnreadablePayload             sealed by a codec or a key that is not here, or lost
     │   ├── ResultNotEncodable
     │   ├── ResultTooLarge
     │   ├── BadBatchResult                what a handler returned for a batch is no list of one per job
@@ -74,6 +75,10 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 class StoreRefused(StoreError):
     """Redis answered that it can't take the call now (out of memory, loading, read-only). Nothing was written."""
+
+
+class OffloadUnavailable(StoreError):
+    """The store of large payloads could not be written or read. An add that raises this has added nothing."""
 
 
 class QueueFull(StoreError):

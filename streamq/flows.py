@@ -23,7 +23,7 @@ from streamq.job import Job, JobOptions, JobState
 from streamq.middleware import around_add
 from streamq.observer import NOBODY, Sending, begin, told
 from streamq.operations import QueueParts, check_reason, known_id
-from streamq.payload import PLAIN, Codec
+from streamq.payload import PLAIN, Codec, aside
 from streamq.policy import whole
 
 PAGE = 500
@@ -74,7 +74,10 @@ class Flows(QueueParts):
         return job
 
     async def _add_flow(self, jobs: Sequence[FlowJob], durable: bool, carried: Mapping[str, str] | None) -> Job:
-        encoded = {job: self._encode(job.name, job.data, job.options, {}, carried) for job in jobs}
+        def encode() -> dict[FlowJob, NewJob]:
+            return {job: self._encode(job.name, job.data, job.options, {}, carried) for job in jobs}
+
+        encoded = await aside(self._store.codec, encode)
         ids = await reserve(self._store.command, self._store.base, jobs, encoded)
         new = lay_out(self.name, jobs, encoded, ids, new_token(), self.settings)
         top = (await self._adder_for(durable).add(new))[0].if_taken()
@@ -115,7 +118,7 @@ class Flows(QueueParts):
             page = await self._store.children(known_id(job_id), place, min(start + count - place, PAGE))
             if page is None:
                 raise JobNotFound(job_id)
-            found += [child_end(self.name, child, self._store.codec) for child in page.children]
+            found += await aside(self._store.codec, child_ends, self.name, page.children, self._store.codec)
             place = page.following
         return found
 
@@ -187,8 +190,12 @@ class Flows(QueueParts):
         return stores, below
 
 
-def child_end(queue: str, stored: StoredChild, opener: Codec = PLAIN) -> ChildEnd:
-    """Return a child of a job in `queue` as users see it."""
+def child_ends(queue: str, stored: Iterable[StoredChild], opener: Codec = PLAIN) -> list[ChildEnd]:
+    """Return children of a job in `queue` as users see them."""
+    return [_child_end(queue, child, opener) for child in stored]
+
+
+def _child_end(queue: str, stored: StoredChild, opener: Codec) -> ChildEnd:
     state = JobState(stored.state) if stored.state not in (None, "removed") else stored.state
     return ChildEnd(
         place=stored.place,

@@ -9,12 +9,13 @@ import re
 from collections.abc import AsyncGenerator, Iterable
 
 from streamq._engine import keys
-from streamq._engine.snapshots import snapshot
+from streamq._engine.snapshots import snapshots
 from streamq.bulk import match
 from streamq.errors import InvalidInput
 from streamq.events import EventReader, read_on
 from streamq.job import JobSnapshot, JobState
 from streamq.operations import QueueParts, known_id
+from streamq.payload import aside
 from streamq.policy import whole
 
 _CURSOR = re.compile(r"(\d+:.*)?", re.DOTALL)
@@ -74,7 +75,7 @@ class Listings(QueueParts):
             wanted = min(count - len(found), PAGE_JOBS)
             page = await self._store.jobs(chosen, cursor, skip, wanted, newest_first=newest_first, name=named)
             cursor, skip = page.cursor, skip - page.skipped
-            found.extend(snapshot(self.name, job_id, stored, self._store.codec) for job_id, stored in page.jobs)
+            found += await aside(self._store.codec, snapshots, self.name, page.jobs, self._store.codec)
             looks += 1
             if not cursor or len(found) >= count or (named and looks >= SCANNED):
                 return JobPage(found, cursor or None)

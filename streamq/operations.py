@@ -17,6 +17,7 @@ from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, JobNotFound, StoreRefused, WrongState
 from streamq.job import MAX_NAME, JobOptions, check_text
 from streamq.middleware import Middleware
+from streamq.payload import aside
 from streamq.policy import Priority, RateLimit, Seconds, whole
 from streamq.settings import Settings
 
@@ -169,7 +170,8 @@ class Operations(QueueParts):
             StoreRefused: Others kept changing it meanwhile. Nothing was changed.
         """
         known_id(job_id)
-        body = self._store.codec.seal(codec.encode_data("data", data, self.settings.max_payload))
+        body = codec.encode_data("data", data, self.settings.max_payload)
+        body = await aside(self._store.codec, self._store.codec.seal, body)
         for _ in range(UPDATE_TRIES):
             stored = await self._store.get(job_id)
             if stored is None:

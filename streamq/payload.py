@@ -6,14 +6,20 @@ given. What no codec has touched is read as it is, so a codec can be switched on
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from streamq.errors import UnreadablePayload
+from streamq.errors import InvalidInput, UnreadablePayload
 from streamq.policy import whole
 
-COMPRESSED, ENCRYPTED = 2, 3
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COMPRESSED, ENCRYPTED, OFFLOADED = 2, 3, 4
 """Extension codes of sealed payloads."""
 MOST_UNPACKED = 64 * 1024 * 1024
 """Bytes that a payload may unpack to: it may have been put there by somebody else."""
@@ -22,6 +28,9 @@ _EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 
 class Codec:
     """Leaves payloads as they are. Override both; `open` is given what other codecs have made, or none."""
+
+    blocking = False
+    """Whether they wait for files or the network: then they are called in threads, several at once."""
 
     def seal(self, body: bytes) -> bytes:
         """Return the bytes that go to Redis for an encoded payload."""
@@ -40,10 +49,17 @@ PLAIN = Codec()
 
 
 class Codecs(Codec):
-    """Several codecs, applied in this order and opened in the other one: compress first, then encrypt."""
+    """Several codecs, applied in this order and opened in the other one: compress first, then encrypt, then offload.
+
+    Raises:
+        InvalidInput: One that keeps payloads elsewhere is not the last.
+    """
 
     def __init__(self, *codecs: Codec) -> None:
+        if any(codec.blocking for codec in codecs[:-1]):
+            raise InvalidInput("Offload must be the last of the codecs: any behind it would hide what it refers to")
         self._all = codecs
+        self.blocking = any(codec.blocking for codec in codecs)
 
     def seal(self, body: bytes) -> bytes:
         """Seal with each."""
@@ -84,6 +100,13 @@ class Compression(Codec):
         if not unpacker.eof:
             raise UnreadablePayload(f"a compressed payload is cut off, or over {MOST_UNPACKED:,} bytes")
         return found
+
+
+async def aside(codec: Codec, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what seals or opens payloads: in a thread if the codec may block, else right here."""
+    if codec.blocking:
+        return await asyncio.to_thread(call, *args, **kwargs)
+    return call(*args, **kwargs)
 
 
 def wrap(code: int, body: bytes) -> bytes:

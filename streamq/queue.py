@@ -18,9 +18,9 @@ from streamq._engine import codec
 from streamq._engine.adder import Adder
 from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
-from streamq._engine.snapshots import snapshot
+from streamq._engine.snapshots import readable, snapshot
 from streamq._engine.store import Store
-from streamq._engine.transitions import Added, NewJob
+from streamq._engine.transitions import Added, NewJob, StoredJob
 from streamq._engine.wire import Wire
 from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
@@ -35,7 +35,7 @@ from streamq.minutes import Minutes
 from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, careful, told
 from streamq.operations import Operations, known_id, new_job
 from streamq.overview import Overview
-from streamq.payload import PLAIN, Codec
+from streamq.payload import PLAIN, Codec, aside
 from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
 from streamq.schedules import Schedules
 from streamq.settings import Settings
@@ -192,7 +192,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         """
         observer = self._store.observer
         sending = None if observer is NOBODY else begin(observer, observer.sending, self.name, name, 1)
-        if self._middleware:
+        if self._middleware or self._store.codec.blocking:
             return await self._add_within(sending or Sending(), name, data, options, durable, fields)
         if sending is None:
             job = self._encode(name, data, options, fields)
@@ -207,10 +207,11 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     async def _add_within(
         self, sending: Sending, name: str, data: Any, options: JobOptions | None, durable: bool, fields: OptionFields
     ) -> Job:
-        """Add one job with the middleware around it."""
+        """Add one job with the middleware around it, or by a codec that may block."""
         with told(self._store.observer, sending) as ids:
             async with around_add(self._middleware, self.name, name, 1) as adding:
-                job = self._encode(name, data, options, fields, {**sending.headers, **adding.headers})
+                carried = {**sending.headers, **adding.headers}
+                job = await aside(self._store.codec, self._encode, name, data, options, fields, carried)
                 done = (await self._adder_for(durable).add((job,)))[0].if_taken()
             ids.append(done.job_id)
         return Job(self, done.job_id, name, is_new=done.is_new)
@@ -250,7 +251,10 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             if options is not None and not isinstance(options, JobOptions):
                 raise InvalidInput(f"job {at}: options must be JobOptions, not {type(options).__name__}")
             try:
-                encoded.append(self._encode(spec[0], spec[1], options, {}, carried))
+                if self._store.codec.blocking:
+                    encoded.append(await asyncio.to_thread(self._encode, spec[0], spec[1], options, {}, carried))
+                else:
+                    encoded.append(self._encode(spec[0], spec[1], options, {}, carried))
             except InvalidInput as error:
                 error.add_note(f"in job {at} of add_many")
                 raise
@@ -316,7 +320,9 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     async def get_job(self, job_id: str) -> JobSnapshot | None:
         """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
         stored = await self._store.get(known_id(job_id))
-        return None if stored is None else snapshot(self.name, job_id, stored, self._store.codec)
+        if stored is None:
+            return None
+        return await aside(self._store.codec, snapshot, self.name, job_id, stored, self._store.codec)
 
     async def stats(self) -> QueueStats:
         """Count the queue's jobs; the cost does not grow with their number."""
@@ -367,9 +373,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             while True:
                 stored = await self._store.get(job_id)
                 if stored is not None and JobState(stored.state).ended:
-                    if stored.state == JobState.COMPLETED and (body := stored.record.get("r")):
-                        self._store.codec.open(body)  # or it would look like None
-                    return _ending(snapshot(self.name, job_id, stored, self._store.codec))
+                    return await self._ending(job_id, stored)
                 if stored is None:
                     raise (ResultNotKept if known else JobNotFound)(job_id)
                 known = True
@@ -383,6 +387,18 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
                 self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
         finally:
             self._endings.forget(job_id, waiter)
+
+    async def _ending(self, job_id: str, stored: StoredJob) -> Any:
+        """Return the result of a job that has ended, and open nothing else of it; raise if it did not complete."""
+        record, opener = stored.record, self._store.codec
+        if stored.state == JobState.FAILED:
+            raise JobFailed(
+                job_id, str(codec.decode_error(record["x"])) if record.get("x") else "no error was recorded"
+            )
+        if stored.state == JobState.CANCELLED:
+            raise JobCancelled(job_id, record.get("w", b"").decode("utf-8", "replace"))
+        body = record.get("r", b"")
+        return readable(await aside(opener, opener.open, body)) if body else None
 
     async def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield what happens in the queue, for ever and over reconnects.
@@ -439,11 +455,3 @@ def _with_headers(options: JobOptions, carried: Mapping[str, str]) -> JobOptions
         return msgspec.structs.replace(options, headers={**carried, **(options.headers or {})})
     except InvalidInput:
         return options
-
-
-def _ending(job: JobSnapshot) -> Any:
-    if job.state == JobState.FAILED:
-        raise JobFailed(job.id, str(job.error) if job.error else "no error was recorded")
-    if job.state == JobState.CANCELLED:
-        raise JobCancelled(job.id, job.cancel_reason or "")
-    return job.result

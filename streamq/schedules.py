@@ -19,7 +19,7 @@ from streamq._engine.store import Store
 from streamq._engine.transitions import NewJob
 from streamq.errors import InvalidInput, ScheduleNotFound, StoreUnavailable
 from streamq.job import Job, JobOptions
-from streamq.payload import PLAIN, Codec
+from streamq.payload import PLAIN, Codec, aside
 from streamq.policy import Priority
 from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot, check_schedule_id, spec_of
 from streamq.unique import Unique
@@ -50,7 +50,7 @@ class Schedules:
         """
         check_schedule_id(id)
         chosen = _settings(schedule, fields)
-        job = self._encode(chosen.name, chosen.data, chosen.options, {})
+        job = await aside(self._store.codec, self._encode, chosen.name, chosen.data, chosen.options, {})
         spec = spec_of(chosen)
         body = msgspec.msgpack.encode(spec)
         timing = slots.timing_of(spec, chosen.limit)
@@ -62,17 +62,17 @@ class Schedules:
             anchor = spec.start_ms if spec.start_ms is not None else now if anchor is None else anchor
             found = await self._store.schedule(new, anchor, slots.next_slot(spec, anchor, now))
         assert isinstance(found, StoredSchedule)  # noqa: S101 - with an anchor it always answers so
-        return _snapshot(found, self._store.codec)
+        return await self._seen(found)
 
     async def schedules(self) -> list[ScheduleSnapshot]:
         """Read all schedules of the queue: the next one due first, paused and ended ones last."""
         found = await self._store.schedules(await self._store.schedule_ids())
-        return [_snapshot(stored, self._store.codec) for stored in found]
+        return [await self._seen(stored) for stored in found]
 
     async def get_schedule(self, id: str) -> ScheduleSnapshot | None:
         """Read a schedule; None if it is unknown."""
         found = await self._store.schedules([check_schedule_id(id)])
-        return _snapshot(found[0], self._store.codec) if found else None
+        return await self._seen(found[0]) if found else None
 
     async def pause_schedule(self, id: str) -> None:
         """Let nothing of it fire until it is resumed. Slots that go by meanwhile are not missed: they don't count.
@@ -116,6 +116,9 @@ class Schedules:
     async def remove_schedule(self, id: str) -> bool:
         """Remove a schedule; False if it is unknown. Jobs that it has added stay."""
         return await self._store.unschedule(check_schedule_id(id))
+
+    async def _seen(self, stored: StoredSchedule) -> ScheduleSnapshot:
+        return await aside(self._store.codec, _snapshot, stored, self._store.codec)
 
     async def _known(self, schedule_id: str) -> StoredSchedule:
         found = await self._store.schedules([check_schedule_id(schedule_id)])

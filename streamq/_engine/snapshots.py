@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,11 @@ def snapshot(queue: str, job_id: str, stored: StoredJob, opener: Codec = PLAIN) 
         open_children=stored.number("fo") or 0,
         key=options.k if options is not None else None,
     )
+
+
+def snapshots(queue: str, jobs: Iterable[tuple[str, StoredJob]], opener: Codec = PLAIN) -> list[JobSnapshot]:
+    """Return jobs as `snapshot` does each."""
+    return [snapshot(queue, job_id, stored, opener) for job_id, stored in jobs]
 
 
 def _parents(queue: str, body: bytes | None) -> tuple[tuple[str, str], ...]:

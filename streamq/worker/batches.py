@@ -16,10 +16,11 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from streamq._engine.transitions import Outcome
-from streamq.errors import BadBatchResult
+from streamq.errors import BadBatchResult, OffloadUnavailable
 from streamq.log import current_batch
 from streamq.middleware import around_run
 from streamq.observer import NOBODY, begin, tell
+from streamq.payload import aside
 from streamq.worker.failure import describe
 from streamq.worker.gathering import JobBatch, Member
 from streamq.worker.verdict import error_of
@@ -73,7 +74,7 @@ class _Run:
         for member, stack in reversed(entered):
             await _leave(member, stack)
         ran = time.monotonic() - self._start
-        ends = [self._outcome(member) for member in members]
+        ends = [await self._outcome(member) for member in members]
         if called is not None:
             tell(observer, called.ended, "returned" if failure is None else "raised", _kind(failure))
         current_batch.reset(token)  # the next attempt may be started from here
@@ -157,7 +158,7 @@ class _Run:
             with contextlib.suppress(RuntimeError):  # it is being interrupted, or has ended
                 self._limit.reschedule(asyncio.get_running_loop().time())
 
-    def _outcome(self, member: Member) -> Outcome:
+    async def _outcome(self, member: Member) -> Outcome:
         attempt, verdicts = member.attempt, self._runner.verdicts
         claim = attempt.claim
         if attempt.released:
@@ -165,7 +166,11 @@ class _Run:
         if attempt.cancelled is not None:
             return verdicts.cancelled(claim, attempt.cancelled, self._started_ms)
         if member.error is None:
-            return verdicts.done(claim, member.terms, member.returned, self._started_ms)
+            done, returned = verdicts.done, member.returned
+            try:
+                return await aside(self._runner.store.codec, done, claim, member.terms, returned, self._started_ms)
+            except OffloadUnavailable as error:
+                member.error = error
         for_good = isinstance(member.error, BadBatchResult)
         return verdicts.failed(claim, member.terms, member.error, self._started_ms, for_good=for_good)
 

@@ -16,10 +16,10 @@ from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, NewJob
 from streamq.errors import InvalidInput, JobNotFound, WaitForChildren
 from streamq.flow import ChildEnd, FlowJob, ordered
-from streamq.flows import PAGE, child_end
+from streamq.flows import PAGE, child_ends
 from streamq.job import JobOptions
 from streamq.operations import new_job
-from streamq.payload import Codec
+from streamq.payload import Codec, aside
 from streamq.settings import Settings
 
 
@@ -35,7 +35,7 @@ async def stage_children(store: Store, settings: Settings, claim: Claim, childre
     if not roots or not all(isinstance(child, FlowJob) for child in roots):
         raise InvalidInput("add_children takes a list of FlowJob(...), at least one")
     jobs = ordered(*roots)
-    encoded = {job: _encode(job, settings, store.codec) for job in jobs}
+    encoded = await aside(store.codec, _encode, jobs, settings, store.codec)
     ids = await reserve(store.command, store.base, jobs, encoded)
     batch, parts = new_token(), 0
     above = Above(claim.job_id, claim.children)
@@ -54,11 +54,11 @@ async def read_children(store: Store, job_id: str) -> list[ChildEnd]:
         page = await store.children(job_id, place, PAGE)
         if page is None:
             raise JobNotFound(job_id)
-        found += [child_end(store.queue, child, store.codec) for child in page.children]
+        found += await aside(store.codec, child_ends, store.queue, page.children, store.codec)
         place = page.following
     return found
 
 
-def _encode(job: FlowJob, settings: Settings, sealer: Codec) -> NewJob:
-    body = sealer.seal(codec.encode_data("data", job.data, settings.max_payload))
-    return new_job(job.name, body, job.options or JobOptions())
+def _encode(jobs: Iterable[FlowJob], settings: Settings, sealer: Codec) -> dict[FlowJob, NewJob]:
+    bodies = {job: codec.encode_data("data", job.data, settings.max_payload) for job in jobs}
+    return {job: new_job(job.name, sealer.seal(body), job.options or JobOptions()) for job, body in bodies.items()}

@@ -66,6 +66,8 @@ class Gathering:
         self.start = start
         self.filling: dict[str, JobBatch] = {}
         self.due: deque[JobBatch] = deque()
+        self.closed = False
+        """Whether the worker stops: a job whose data was being fetched until now is a batch of its own."""
         self.on_joined: Callable[[Attempt], None] = lambda attempt: None
         """Told of an attempt that was gathered instead of run: it needs its slot no more."""
         self.on_due: Callable[[], None] = lambda: None
@@ -74,8 +76,8 @@ class Gathering:
         """Told when a batch's handler has ended: its slot is free."""
 
     def join(self, member: Member, known: Known) -> None:
-        """Gather an attempt that has a slot; one that stalled before is started, in that slot."""
-        if member.attempt.claim.stalls:
+        """Gather an attempt that has a slot; one that stalled before, or comes late, is started in it."""
+        if member.attempt.claim.stalls or self.closed:
             alone = JobBatch(known)
             self._put(member, alone)
             self.start(alone)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -92,42 +92,81 @@ class Runner:
             log.warning("no processor for job %s (%s): handed on", claim.job_id, envelope.name)
             self._refuse(attempt, UNKNOWN, self.verdicts.unknown(claim, envelope.name))
             return
-        processor, decoder, terms, attempt.place, batch = known
+        processor, decoder, terms, attempt.place, _ = known
         if options is not None:
             terms = Terms.of(options, processor, self._settings)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         try:
             if self._codec is PLAIN:
                 data = decoder.decode(envelope.data)
                 cursor = codec.decode(claim.cursor) if claim.cursor else None
+            elif self._codec.blocking:
+                attempt.task = loop.create_task(self._open_and_run(attempt, envelope, known, terms))
+                return
             else:
-                data = decoder.decode(self._codec.open(bytes(envelope.data)))
-                cursor = codec.decode(self._codec.open(claim.cursor)) if claim.cursor else None
-        except UnreadablePayload as error:
+                data, cursor = self._opened(claim, envelope, decoder)
+        except (UnreadablePayload, msgspec.DecodeError, ValueError) as error:
+            self._refuse_data(attempt, envelope.name, processor, terms, error)
+            return
+        run = self._begin(attempt, envelope, known, terms, data, cursor)
+        if run is not None:
+            attempt.task = loop.create_task(run)
+
+    def _opened(self, claim: Claim, envelope: codec.Envelope, decoder: msgspec.msgpack.Decoder[Any]) -> tuple[Any, Any]:
+        """Return a job's data and its cursor."""
+        data = decoder.decode(self._codec.open(bytes(envelope.data)))
+        return data, codec.decode(self._codec.open(claim.cursor)) if claim.cursor else None
+
+    async def _open_and_run(self, attempt: Attempt, envelope: codec.Envelope, known: Known, terms: Terms) -> None:
+        """Run an attempt whose data may have to be fetched; cancelled meanwhile, it ends as one that never began."""
+        claim = attempt.claim
+        try:
+            data, cursor = await asyncio.to_thread(self._opened, claim, envelope, known.decoder)
+        except (UnreadablePayload, msgspec.DecodeError, ValueError) as error:
+            if not attempt.released:
+                self._refuse_data(attempt, envelope.name, known.processor, terms, error)
+            return
+        except Exception as error:  # the store of payloads is away, or is a user's own
+            if not attempt.released:
+                outcome = self.verdicts.failed(claim, terms, error, self.now_ms())
+                self._refuse(attempt, known.processor.name, outcome, error)
+            return
+        if attempt.cancelled is not None:
+            self._ended_unbegun(attempt)
+        elif not attempt.released and (run := self._begin(attempt, envelope, known, terms, data, cursor)) is not None:
+            await run
+
+    def _refuse_data(self, attempt: Attempt, name: str, processor: Processor, terms: Terms, error: Exception) -> None:
+        """Fail a job whose data can't be had as its processor needs it."""
+        claim, why = attempt.claim, error
+        if isinstance(error, UnreadablePayload):
             why = UnreadablePayload(f"its data can't be opened: {error}")
-            self._refuse(
-                attempt, processor.name, self.verdicts.failed(claim, terms, why, self.now_ms(), for_good=True), why
-            )
-            return
-        except (msgspec.DecodeError, ValueError) as error:
-            unfit = Unrecoverable(f"its data does not fit the processor of {envelope.name!r}: {_without_values(error)}")
-            self._refuse(attempt, processor.name, self.verdicts.failed(claim, terms, unfit, self.now_ms()), unfit)
-            return
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        control = Control(self.store, self._settings, claim, loop)
+        else:
+            why = Unrecoverable(f"its data does not fit the processor of {name!r}: {_without_values(error)}")
+        outcome = self.verdicts.failed(claim, terms, why, self.now_ms(), for_good=True)
+        self._refuse(attempt, processor.name, outcome, why)
+
+    def _begin(
+        self, attempt: Attempt, envelope: codec.Envelope, known: Known, terms: Terms, data: Any, cursor: Any
+    ) -> Coroutine[Any, Any, None] | None:
+        """Return the run of an attempt, with all that its handler sees; None if it is gathered for a batch instead."""
+        claim, options, batch = attempt.claim, envelope.options, known.batch
+        control = Control(self.store, self._settings, claim, self._loop or asyncio.get_running_loop())
         job = (ActiveJob if batch is None else BatchJob)(
             control, claim.job_id, envelope.name, self.store.queue, data,
             attempt=claim.attempts_made + 1, attempts=terms.attempts, stalls=claim.stalls, children=claim.children,
             tags=options.g if options is not None else (), headers=options.h if options is not None else None,
-            key=options.k if options is not None else None, processor=processor.name,
+            key=options.k if options is not None else None, processor=known.processor.name,
             cursor=cursor,
         )  # fmt: skip
         attempt.job = job
         if batch is not None and isinstance(job, BatchJob):
+            attempt.task = None
             self.gathering.join(Member(attempt, job, control, terms), known)
-            return
-        attempt.task = loop.create_task(self._run(attempt, known, terms, job, control))
+            return None
+        return self._run(attempt, known, terms, job, control)
 
     def interrupt(self, attempt: Attempt, reason: str) -> None:
         """End a job that runs as cancelled: however its handler ends from here on, that is how the attempt ends.
@@ -138,8 +177,8 @@ class Runner:
         if attempt.ended or attempt.released or attempt.cancelled is not None or attempt.task is None:
             return
         attempt.cancelled = reason
-        assert attempt.job is not None  # noqa: S101 - it has a task
-        attempt.job.cancelled = True
+        if attempt.job is not None:  # else its data is still being fetched
+            attempt.job.cancelled = True
         if attempt.place == "thread" or (attempt.batch is not None and not attempt.batch.cancelled):
             return
         if attempt.batch is None:
@@ -196,6 +235,7 @@ class Runner:
         start = time.monotonic()
         token = current_job.set(job)
         failure: BaseException | None = None
+        outcome: Outcome | None = None
         observer = self.store.observer
         running = None if observer is NOBODY else begin(observer, observer.running, job, processor.name)
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
@@ -215,6 +255,8 @@ class Runner:
                 result = await processor.handler(job)
             else:
                 result = await self._elsewhere(known, job, control)
+            if self._codec.blocking and result is not None:
+                outcome = await asyncio.to_thread(self.verdicts.done, claim, terms, result, started)
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
@@ -225,7 +267,7 @@ class Runner:
             failure = error
             outcome = self.verdicts.failed(claim, terms, error, started)
         else:
-            outcome = self.verdicts.done(claim, terms, result, started)
+            outcome = outcome or self.verdicts.done(claim, terms, result, started)
         if attempt.cancelled is not None:
             failure, outcome = None, self.verdicts.cancelled(claim, attempt.cancelled, started)
         self.tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)

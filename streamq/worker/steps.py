@@ -18,6 +18,7 @@ from streamq._engine.store import Store
 from streamq._engine.transitions import Claim
 from streamq.errors import InvalidInput, StaleLease, Unrecoverable
 from streamq.job import MAX_NAME, check_text
+from streamq.payload import Codec, aside
 from streamq.worker.done import Done
 
 MOST_STEPS = 1_000
@@ -56,14 +57,18 @@ class StoredMemory:
         found = await self._store.recall(claim.lane, claim.entry, claim.job_id)
         if found is None:
             raise StaleLease(claim.job_id, claim.entry)
-        return {field: self._store.codec.open(value) if value else value for field, value in found.items()}
+        return await aside(self._store.codec, _opened, found, self._store.codec)
 
     async def remember(self, field: str, value: bytes) -> None:
         """Remember one value."""
         claim = self._claim
-        sealed = self._store.codec.seal(value) if value else value
+        sealed = await aside(self._store.codec, self._store.codec.seal, value) if value else value
         if not await self._store.remember(claim.lane, claim.entry, claim.job_id, field, sealed):
             raise StaleLease(claim.job_id, claim.entry)
+
+
+def _opened(found: dict[str, bytes], opener: Codec) -> dict[str, bytes]:
+    return {field: opener.open(value) if value else value for field, value in found.items()}
 
 
 class Steps:

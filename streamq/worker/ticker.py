@@ -136,7 +136,7 @@ class Ticker:
 
     def quit(self) -> None:
         """Make `run` return after the present turn."""
-        self._stopping = self._holdings.closed = True
+        self._stopping = self._holdings.closed = self._holdings.gathering.closed = True
         self._changed.set()
 
     async def run(self) -> None:

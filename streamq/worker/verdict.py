@@ -78,10 +78,10 @@ class Verdicts:
             return self.failed(claim, terms, ResultTooLarge(str(error)), started_ms, for_good=True)
         except UnencodableData as error:
             return self.failed(claim, terms, ResultNotEncodable(str(error)), started_ms, for_good=True)
-        if body and self._sealer is not PLAIN:
-            body = self._sealer.seal(body)
         keep = terms.keep_completed
         body = body if keep.count or self.bound else b""
+        if body and self._sealer is not PLAIN:
+            body = self._sealer.seal(body)
         return Outcome(
             "done", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms,
             started_ms, claim.attempts_made + 1,
