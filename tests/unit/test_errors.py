@@ -20,6 +20,7 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     ),
     (errors.StoreUnavailable("Redis did not answer in time"), "Redis did not answer in time"),
     (errors.StoreRefused("Redis refused: OOM"), "Redis refused: OOM"),
+    (errors.OffloadUnavailable("a payload can't be stored"), "a payload can't be stored"),
     (errors.QueueFull("reports", 1_200, 1_000), "queue reports holds 1,200 jobs, its limit is 1,000"),
     (errors.QueueBusy("reports", 3), "queue reports runs 3 jobs; stop its workers first, or force it"),
     (errors.JobNotFound("17"), "job 17 is unknown: it never existed, was removed, or its retention is over"),
