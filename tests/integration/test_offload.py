@@ -13,7 +13,20 @@ from typing import Any
 import pytest
 import redis
 
-from streamq import ActiveJob, Backoff, FlowJob, JobCancelled, JobFailed, Processors, Queue, Schedule, Settings, Worker
+from streamq import (
+    ActiveJob,
+    Backoff,
+    Batch,
+    BatchJob,
+    FlowJob,
+    JobCancelled,
+    JobFailed,
+    Processors,
+    Queue,
+    Schedule,
+    Settings,
+    Worker,
+)
 from streamq.encryption import Encryption
 from streamq.errors import OffloadUnavailable, UnreadablePayload
 from streamq.offload import Offload
@@ -309,6 +322,39 @@ async def test_a_worker_that_stops_while_data_is_fetched_hands_the_job_back_unus
             await worker.stop(grace=0)
         gated.gate.set()
         async with Worker("q", run, settings=settings, codec=codec):
+            assert await job.result(PATIENCE) == 1
+
+
+async def test_batches_get_their_data_and_store_their_results(settings: Settings, tmp_path: Path) -> None:
+    processors = Processors(codec=Offload(Failing(tmp_path, puts=1), least=1_000))
+
+    @processors.register("one", batch=Batch(size=3, max_wait=60), attempts=2, backoff=Backoff.fixed(0))
+    async def run(jobs: list[BatchJob[str]]) -> list[str]:
+        return [job.data for job in jobs]
+
+    async with Queue("q", settings=settings, codec=Offload(str(tmp_path), least=1_000)) as queue:
+        jobs = await queue.add_many([("one", f"{n} {LARGE}") for n in range(5)])
+        async with Worker("q", processors, settings=settings):  # one result can't be stored at first: that makes six
+            assert [await job.result(PATIENCE) for job in jobs] == [f"{n} {LARGE}" for n in range(5)]
+
+
+async def test_a_job_for_a_batch_whose_data_is_still_fetched_runs_before_its_worker_stops(
+    settings: Settings, gated: Gated
+) -> None:
+    codec = Offload(gated, least=1_000)
+    processors = Processors(codec=codec)
+
+    @processors.register("one", batch=Batch(size=3, max_wait=600))
+    async def run(jobs: list[BatchJob[str]]) -> list[int]:
+        return [len(jobs)] * len(jobs)
+
+    async with Queue("q", settings=settings, codec=codec) as queue:
+        job = await queue.add("one", LARGE)
+        async with Worker("q", processors, settings=settings) as worker:
+            assert await asyncio.to_thread(gated.asked.wait, PATIENCE)
+            worker._ticker.quit()
+            gated.gate.set()
+            await worker.stop(grace=PATIENCE)
             assert await job.result(PATIENCE) == 1
 
 
