@@ -39,6 +39,9 @@ class Verdict:
     """When each process died that was killed."""
     due: dict[str, float] = field(default_factory=dict)
     """Before when a job must not start, where its producer said so."""
+    accepted_at: dict[str, float] = field(default_factory=dict)
+    asked_at: dict[str, float] = field(default_factory=dict)
+    """When each producer first asked for a job, where it said so."""
     accepted_twice: set[str] = field(default_factory=set)
 
     @property
@@ -94,6 +97,36 @@ class Verdict:
                 open_runs = [earlier for earlier in open_runs if earlier.end > run.start]
                 found += [(earlier, run) for earlier in open_runs]
                 open_runs.append(run)
+        return found
+
+    def most_at_once(self, key_of: Callable[[str], str | None]) -> dict[str, int]:
+        """Return how many runs of jobs of each key were under way at the same time, at most; None is no key."""
+        moments: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+        for job, runs in self.runs.items():
+            if (key := key_of(job)) is not None:
+                moments[key] += [moment for run in runs for moment in ((run.start, 1), (run.end, -1))]
+        return {key: max(itertools.accumulate(change for _, change in sorted(found))) for key, found in moments.items()}
+
+    def out_of_order(self, key_of: Callable[[str], str | None]) -> list[tuple[str, str]]:
+        """Return pairs of jobs of one key that were to run one after the other: the later one began too early.
+
+        A job comes before another one if it was accepted before that was asked for; then its last run, retries and
+        repeats included, has to end before the other's first one starts. Jobs that were asked for at the same time have
+        no order.
+        """
+        by_key: defaultdict[str, list[str]] = defaultdict(list)
+        for job in self.runs.keys() & self.accepted_at.keys() & self.asked_at.keys():
+            if (key := key_of(job)) is not None:
+                by_key[key].append(job)
+        found = []
+        for jobs in by_key.values():
+            jobs.sort(key=self.accepted_at.__getitem__)
+            for later in jobs:
+                for earlier in jobs:
+                    if self.accepted_at[earlier] >= self.asked_at[later]:
+                        break
+                    if max(run.end for run in self.runs[earlier]) > self.runs[later][0].start:
+                        found.append((earlier, later))
         return found
 
     def too_soon(self, parent_of: Callable[[str], str | None]) -> set[str]:
@@ -157,6 +190,9 @@ def check(lines: Iterable[Line]) -> Verdict:
             if line.job in verdict.accepted:
                 verdict.accepted_twice.add(line.job)
             verdict.accepted.add(line.job)
+            verdict.accepted_at[line.job] = line.at
+            if "asked" in line.more:
+                verdict.asked_at[line.job] = line.more["asked"]
             if "due" in line.more:
                 verdict.due[line.job] = line.more["due"]
         elif line.kind == "start":

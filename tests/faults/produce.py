@@ -25,6 +25,8 @@ FAILS = "fails-"
 """How the ids of jobs begin that are to fail in the end."""
 UNIQUE = "unique-"
 """How the ids of jobs begin that have a unique key, which is the letter behind it."""
+ORDERED, PAIRED = "ordered-", "paired-"
+"""How the ids of jobs begin whose key, the letter behind it, may run one at a time; two at a time."""
 FLOW, CHILD = "flow-", "child-"
 """How the ids of parents begin, and their children's: `child-0-<the parent's id>` and so on."""
 MOST_WAITING = 150
@@ -42,7 +44,7 @@ class Mix:
         self._number, self._chance, self._made = number, chance, 0
         self.kinds: dict[Callable[[], Making], int] = {
             self.plain: 35, self.long: 10, self.thread: 8, self.delayed: 15, self.retried: 10, self.failing: 4,
-            self.named: 10, self.limited: 8, self.unique: 8, self.flow: 3,
+            self.named: 10, self.limited: 8, self.unique: 8, self.flow: 3, self.ordered: 6, self.paired: 4,
         }  # fmt: skip
         for kind in without:
             del self.kinds[getattr(self, kind)]
@@ -88,6 +90,19 @@ class Mix:
         options = {"job_id": self._own_id(f"{UNIQUE}{key}-"), "unique": Unique(key)}
         return QUEUE, "sleep", self._chance.uniform(0.05, 0.3), options
 
+    def ordered(self) -> Making:
+        key, failures = self._chance.choice("abcd"), self._chance.choice([0, 0, 0, 1])
+        options = {"job_id": self._own_id(f"{ORDERED}{key}-"), "key": f"{ORDERED}{key}", "attempts": 3}
+        if failures:
+            data = {"failures": failures, "value": failures}
+            return QUEUE, "echo-later", data, {**options, "backoff": Backoff.fixed(self._chance.uniform(0, 0.2))}
+        return QUEUE, "sleep", self._chance.uniform(0.05, 0.2), options
+
+    def paired(self) -> Making:
+        key = self._chance.choice("ab")
+        options = {"job_id": self._own_id(f"{PAIRED}{key}-"), "key": f"{PAIRED}{key}"}
+        return QUEUE, "sleep", self._chance.uniform(0.1, 0.3), options
+
     def flow(self) -> Making:
         naps = [self._chance.uniform(0, 0.1) for _ in range(3)]
         return QUEUE, FLOW, naps, {"job_id": self._own_id(FLOW)}
@@ -119,7 +134,8 @@ class Producer:
             await queue.close()
 
     async def _add(self, queue: str, name: str, data: Any, options: dict[str, Any]) -> None:
-        due = time.monotonic() + options.get("delay", 0.0)
+        asked = time.monotonic()
+        due = asked + options.get("delay", 0.0)
         while True:
             try:
                 if name == FLOW:
@@ -132,7 +148,7 @@ class Producer:
                 self._ledger.note("unsure", error=str(error))
                 return
             if job.id == options.get("job_id", job.id):  # else another one held the unique key
-                self._ledger.accept([job.id], due=due)
+                self._ledger.accept([job.id], due=due, asked=asked)
             else:
                 self._ledger.note("held back")
             return

@@ -17,6 +17,8 @@ GROUP = "w"
 LANES = (1, 2, 3, 4)
 STATE_LETTERS = {"completed": "c", "failed": "f", "cancelled": "x"}
 TERMINAL = tuple(STATE_LETTERS)
+OF_KEYS = ("places:*", "parking:*", "turns:*")
+"""What keys of jobs have only while they have jobs."""
 
 _DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "keys.md"
 _ROW = re.compile(r"^\| `:([^`]+)` \|[^|]*\|[^|]*\| ([^|]*) \|$", re.MULTILINE)
@@ -59,17 +61,19 @@ def pending_of(client: redis.Redis, queue: str) -> int:
 
 
 def counts_of(client: redis.Redis, queue: str) -> dict[str, int]:
-    """Return the queue's sizes: entries in the lanes, pending ones, delayed jobs, ended ones."""
+    """Return the queue's sizes: entries in the lanes, pending and parked ones, delayed jobs, ended ones."""
     base = base_of(queue)
     sets = {name: client.zcard(f"{base}:{name}") for name in ("delayed", "waiting_children", *TERMINAL)}
     lanes = sum(client.xlen(f"{base}:lane:{lane}") for lane in LANES)
-    return {"in_lanes": lanes, "pending": pending_of(client, queue), **sets}
+    parked = client.hmget(f"{base}:meta", [f"parked_{lane}" for lane in LANES])
+    return {"in_lanes": lanes, "pending": pending_of(client, queue), "parked": sum(int(n or 0) for n in parked), **sets}
 
 
 def is_idle(client: redis.Redis, queue: str) -> bool:
     """Whether nothing of the queue waits, runs or is delayed."""
     counts = counts_of(client, queue)
-    return counts["in_lanes"] == counts["pending"] == counts["delayed"] == counts["waiting_children"] == 0
+    unended = ("in_lanes", "pending", "parked", "delayed", "waiting_children")
+    return all(counts[name] == 0 for name in unended)
 
 
 def ended_ids(client: redis.Redis, queue: str) -> dict[str, set[str]]:
@@ -110,7 +114,7 @@ def clean_state(url: str, queue: str, accepted: Iterable[str], *, removed: bool 
     client = connect(url)
     try:
         counts = counts_of(client, queue)
-        assert counts["in_lanes"] == counts["pending"] == counts["delayed"] == 0, counts
+        assert counts["in_lanes"] == counts["pending"] == counts["parked"] == counts["delayed"] == 0, counts
         ended = ended_ids(client, queue)
         for job_id in accepted:
             places = [name for name, ids in ended.items() if job_id in ids]
@@ -125,6 +129,10 @@ def clean_state(url: str, queue: str, accepted: Iterable[str], *, removed: bool 
         orphans = records - set().union(*ended.values())
         assert not orphans, f"records of jobs that are in no state: {sorted(orphans)[:10]} of {len(orphans)}"
         assert not (strays := stray_keys(client, queue)), strays
+        left = [raw for what in OF_KEYS for raw in client.scan_iter(match=f"{_escaped(base_of(queue))}:{what}")]
+        assert not left, f"places of keys whose jobs have all ended: {left[:10]}"
+        busy = cast(list[bytes], client.zrangebyscore(f"{base_of(queue)}:keys", "(0", "+inf"))
+        assert not busy, f"keys that count jobs, which have all ended: {busy[:10]}"
     finally:
         client.close()
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from tests.faults.checker import Run, Verdict, Window, check
 from tests.faults.clocks import faketime
 from tests.faults.figures import at_most, percentile
 from tests.faults.ledger import ENVIRONMENT
-from tests.faults.produce import CHILD, FAILS, LIMITED, QUEUE, UNIQUE
+from tests.faults.produce import CHILD, FAILS, LIMITED, ORDERED, PAIRED, QUEUE, UNIQUE
 from tests.faults.scene import Scene
 from tests.faults.state import base_of, clean_state, ended_ids, is_idle
 from tests.faults.workers import ROOT, WorkerProcess, ends_with_us, eventually
@@ -77,6 +78,10 @@ class Outcome:
     unexplained: list[tuple[Run, Run]] = field(default_factory=list)
     overlapping: list[tuple[Run, Run]] = field(default_factory=list)
     of_one_key: list[tuple[Run, Run]] = field(default_factory=list)
+    keyed: int = 0
+    out_of_order: list[tuple[str, str]] = field(default_factory=list)
+    of_one_place: list[tuple[Run, Run]] = field(default_factory=list)
+    crowded: dict[str, int] = field(default_factory=dict)
     repeated_by_kills: int = 0
     early: dict[str, float] = field(default_factory=dict)
     children: int = 0
@@ -101,6 +106,10 @@ class Outcome:
             "repeated, their worker killed": self.repeated_by_kills,
             "repeated otherwise": at_most(len(self.unexplained), self.accepted),
             "runs of one unique key at once": len(self.of_one_key),
+            "jobs with a key": self.keyed,
+            "runs at once of a key that may run one": len(self.of_one_place),
+            "keys that ran more at once than two, which they may": len(self.crowded),
+            "jobs of a key that started out of order": len(self.out_of_order),
             "children of flows": self.children,
             "parents that ran before their children had": len(self.before_their_children),
             "adds held back by a unique key": self.held_back,
@@ -132,6 +141,10 @@ class Storm:
         plan, scene, since = self.plan, self.scene, time.monotonic()
         async with Queue(LIMITED, scene.server.url) as limited:
             await limited.set_rate_limit(RateLimit(LIMIT_PER_SECOND, per=1.0))
+        async with Queue(QUEUE, scene.server.url) as queue:
+            await queue.limit_key(concurrency=1)
+            for letter in "ab":
+                await queue.limit_key(f"{PAIRED}{letter}", concurrency=2)
         workers = [self._start_worker(number) for number in range(plan.workers)]
         await scene.workers_ready(workers)
         producers = [self._start_producer(number) for number in range(plan.producers)]
@@ -199,7 +212,11 @@ class Storm:
         found.unsure, found.held_back = notes["unsure"], notes["held back"]
         found.lost, found.unfinished, found.overlapping = verdict.lost, verdict.unfinished, verdict.overlapping
         found.early = verdict.early
-        found.of_one_key = verdict.overlapping_by(lambda job: job[len(UNIQUE)] if job.startswith(UNIQUE) else None)
+        found.of_one_key = verdict.overlapping_by(key_of(UNIQUE))
+        found.keyed = sum(job.startswith((ORDERED, PAIRED)) for job in verdict.accepted)
+        found.of_one_place = verdict.overlapping_by(key_of(ORDERED))
+        found.out_of_order = verdict.out_of_order(key_of(ORDERED))
+        found.crowded = {key: n for key, n in verdict.most_at_once(key_of(PAIRED)).items() if n > 2}
         found.children = sum(job.startswith(CHILD) for job in verdict.accepted)
         found.before_their_children = verdict.too_soon(
             lambda job: job.split("-", 2)[2] if job.startswith(CHILD) else None
@@ -230,6 +247,11 @@ class Storm:
             if len(ends) != 1:
                 wrong.setdefault(job, []).extend(ends or ["no end"])
         return wrong
+
+
+def key_of(prefix: str) -> Callable[[str], str | None]:
+    """Return what tells the key of jobs whose ids begin so: the letter behind it."""
+    return lambda job: job[len(prefix)] if job.startswith(prefix) else None
 
 
 def clock_of(clocks: tuple[str, ...], number: int) -> dict[str, str]:

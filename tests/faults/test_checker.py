@@ -105,6 +105,54 @@ def test_runs_of_different_jobs_of_one_key_overlap_where_the_key_should_keep_the
     assert not in_a_row.overlapping_by(lambda job: job[0])
 
 
+def asked(job: str, at: float, accepted: float) -> Line:
+    return Line("accepted", accepted, 9, job, more={"asked": at})
+
+
+def letter(job: str) -> str | None:
+    return job[0] if "-" in job else None
+
+
+def ran(job: str, start: float, end: float, **how: Any) -> list[Line]:
+    return [line("start", start, job, **how), line("end", end, job, **how)]
+
+
+def test_a_job_that_starts_before_an_earlier_one_of_its_key_has_ended_is_out_of_order() -> None:
+    first, second, other = asked("k-a", 0, 1), asked("k-b", 2, 3), asked("m-c", 4, 5)
+    in_order = [*ran("k-a", 4, 5), *ran("k-b", 6, 7), *ran("m-c", 5, 6)]
+    assert check([first, second, other, *in_order]).out_of_order(letter) == []
+    overtaken = [*ran("k-b", 4, 5), *ran("k-a", 6, 7), *ran("m-c", 5, 6)]
+    assert check([first, second, other, *overtaken]).out_of_order(letter) == [("k-a", "k-b")]
+    too_early = [*ran("k-a", 4, 6), *ran("k-b", 5, 7)]
+    assert check([first, second, *too_early]).out_of_order(letter) == [("k-a", "k-b")]
+
+
+def test_a_retry_and_a_repeat_belong_to_their_jobs_turn() -> None:
+    order = [asked("k-a", 0, 1), asked("k-b", 2, 3)]
+    retried = [*ran("k-a", 4, 5), *ran("k-a", 7, 8, attempt=2)]
+    assert check([*order, *retried, *ran("k-b", 9, 10)]).out_of_order(letter) == []
+    assert check([*order, *retried, *ran("k-b", 5.5, 6)]).out_of_order(letter) == [("k-a", "k-b")]
+    killed = [line("start", 4, "k-a"), line("killed", 5, "", pid=10)]
+    again = ran("k-a", 8, 9, pid=11)
+    assert check([*order, *killed, *ran("k-b", 6, 7, pid=12), *again]).out_of_order(letter) == [("k-a", "k-b")]
+    assert check([*order, *killed, *again, *ran("k-b", 9, 10, pid=12)]).out_of_order(letter) == []
+
+
+def test_jobs_that_were_asked_for_at_the_same_time_have_no_order() -> None:
+    at_once = [asked("k-a", 0, 2), asked("k-b", 1, 3)]
+    assert check([*at_once, *ran("k-b", 4, 5), *ran("k-a", 6, 7)]).out_of_order(letter) == []
+    unsaid = [line("accepted", 0, "k-a"), asked("k-b", 1, 3)]
+    assert check([*unsaid, *ran("k-b", 4, 5), *ran("k-a", 6, 7)]).out_of_order(letter) == []
+
+
+def test_how_many_runs_of_a_key_were_under_way_at_once_is_counted() -> None:
+    lines = [*ran("k-a", 0, 3), *ran("k-b", 1, 4), *ran("k-c", 3, 5), *ran("m-a", 0, 9), *ran("none", 0, 9)]
+    assert check(lines).most_at_once(letter) == {"k": 2, "m": 1}
+    assert check([*lines, *ran("k-d", 2, 3)]).most_at_once(letter)["k"] == 3
+    killed = [line("start", 0, "k-a"), line("killed", 1, "", pid=10), *ran("k-a", 2, 3, pid=11)]
+    assert check(killed).most_at_once(letter) == {"k": 1}
+
+
 def test_a_parent_that_starts_before_all_its_children_have_ended_is_too_soon() -> None:
     def parent_of(job: str) -> str | None:
         return None if job == "parent" else "parent"

@@ -65,6 +65,9 @@ def test_a_job_that_retention_removed_is_forgiven_only_when_told(client: redis.R
     ("plant", "complaint"),
     [
         (lambda c: c.xadd(f"{BASE}:lane:1", {"d": "job"}), "'in_lanes': 1"),
+        (lambda c: c.hset(f"{BASE}:meta", "parked_2", 1), "'parked': 1"),
+        (lambda c: c.zadd(f"{BASE}:places:tenant", {"9": 3}), "places of keys whose jobs have all ended"),
+        (lambda c: c.zadd(f"{BASE}:keys", {"idle": 0, "busy": 1}), r"keys that count jobs, .*\[b'busy'\]"),
         (lambda c: c.zadd(f"{BASE}:delayed", {"9": 1}), "'delayed': 1"),
         (lambda c: c.zadd(f"{BASE}:failed", {"1": 1}), r"job 1 is in \['completed', 'failed'\]"),
         (lambda c: c.hset(f"{BASE}:job:1", "s", "q"), "job 1: "),
@@ -73,7 +76,19 @@ def test_a_job_that_retention_removed_is_forgiven_only_when_told(client: redis.R
         (lambda c: c.set(f"{BASE}:lock", "1"), "is not documented"),
         (lambda c: c.expire(f"{BASE}:completed", 100), "expires"),
     ],
-    ids=["waiting", "delayed", "two-states", "wrong-record", "orphaned-record", "no-ttl", "undocumented", "expiring"],
+    ids=[
+        "waiting",
+        "parked",
+        "place",
+        "counting-key",
+        "delayed",
+        "two-states",
+        "wrong-record",
+        "orphaned-record",
+        "no-ttl",
+        "undocumented",
+        "expiring",
+    ],
 )
 def test_a_leftover_is_found(client: redis.Redis, redis_url: str, plant: Plant, complaint: str) -> None:
     plant(client)

@@ -29,6 +29,10 @@ async def test_a_storm_of_kills_loses_nothing_and_repeats_only_what_it_killed(sc
     assert not outcome.overlapping
     assert not outcome.early
     assert not outcome.of_one_key
+    assert outcome.keyed > 0, "void: no job had a key"
+    assert not outcome.of_one_place, outcome.of_one_place[:5]
+    assert not outcome.out_of_order, outcome.out_of_order[:5]
+    assert not outcome.crowded, outcome.crowded
     assert not outcome.before_their_children
     assert not outcome.unexplained, outcome.unexplained[:5]
     assert not outcome.wrong_ends, list(outcome.wrong_ends.items())[:5]
