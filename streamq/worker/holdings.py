@@ -236,11 +236,12 @@ class Holdings:
         if self._filling:
             return
         self._filling = True
+        due = self.gathering.due
         try:
-            while (self.ready or self.gathering.due) and self._busy < self._concurrency and not self.closed:
+            while (self.ready or due) and self._busy < self._concurrency and not self.closed:
                 self._busy += 1
-                if self.gathering.due:
-                    self._run_batch(self.gathering.due.popleft())
+                if due:
+                    self._run_batch(due.popleft())
                 else:
                     self.run(self.ready.popleft())
         finally:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamq import ActiveJob, FlowJob, Processors, Queue, Retention, RetryAfter, Snooze, Unrecoverable
+from streamq import ActiveJob, Batch, BatchJob, FlowJob, Processors, Queue, Retention, RetryAfter, Snooze, Unrecoverable
 from tests.faults.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -335,6 +335,37 @@ async def charge_and_ship(job: ActiveJob[dict[str, str]]) -> list[str]:
         if killing == f"after {what}":
             os.kill(os.getpid(), signal.SIGKILL)
     return done
+
+
+@processors.register("sleep-together", batch=Batch(20, 0.05))
+async def sleep_together(jobs: list[BatchJob[float]]) -> list[float]:
+    """Wait as long as the first job says, all in one call; what had stalled before does not wait again."""
+    for job in jobs:
+        ledger().start(job.id, job.attempt, together=[other.id for other in jobs], stalls=job.stalls)
+    await asyncio.sleep(0 if jobs[0].stalls else jobs[0].data)
+    for job in jobs:
+        ledger().end(job.id, job.attempt, "returned")
+    return [job.data for job in jobs]
+
+
+@processors.register("suicide-together", batch=Batch(20, 0.05))
+async def suicide_together(jobs: list[BatchJob[bool]]) -> str | None:
+    """Kill the worker process if one of the jobs says so."""
+    for job in jobs:
+        ledger().start(job.id, job.attempt, together=[other.id for other in jobs], stalls=job.stalls)
+    if any(job.data for job in jobs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    for job in jobs:
+        ledger().end(job.id, job.attempt, "returned")
+    return None
+
+
+@processors.register("gathered", batch=Batch(1_000, 3_600))
+async def gathered(jobs: list[BatchJob[Any]]) -> None:
+    """Run none in time, since the batch does not fill up, but for what had stalled before: that runs alone."""
+    for job in jobs:
+        ledger().start(job.id, job.attempt)
+        ledger().end(job.id, job.attempt, "returned")
 
 
 @processors.register("unserialisable")
