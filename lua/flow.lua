@@ -24,7 +24,7 @@ while #todo > 0 and #reply < most do
   local had = tonumber(record.fn) or 0
   local envelope = job and (job.parts and job.parts.d or record_envelope(job_base .. ':job:' .. job_id))
   local name = job_name(envelope or '')
-  reply[#reply + 1] = { level, place, string.sub(job_base, 5, -2), job_id, state, name, had, tonumber(record.fo) or 0 }
+  reply[#reply + 1] = { level, place, queue_of(job_base), job_id, state, name, had, tonumber(record.fo) or 0 }
   for at = level < depth and math.min(had, width) or 0, 1, -1 do
     local child, child_ending = unpack(redis.call('HMGET', job_base .. ':children:' .. job_id, at, 'e' .. at))
     if child then

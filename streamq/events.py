@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from streamq._engine import keys
-from streamq._engine.store import FIRST_PAUSE, LONGEST_PAUSE, Store
+from streamq._engine.store import FIRST_PAUSE, LONGEST_PAUSE, Store, refusal
 from streamq._engine.wire import Wire
 from streamq.errors import InvalidInput, StoreError, StoreUnavailable
 
@@ -96,7 +96,7 @@ class EventReader:
             raise
         if isinstance(reply, Exception):
             self._check_gap = True
-            raise StoreError(f"Redis refused: {reply}")
+            raise refusal(reply, self._wire)
         found: list[Event] = []
         for entry, fields in reply[0][1] if reply else []:
             self._entry, skip, self._skip = entry.decode(), self._skip, 0

@@ -74,6 +74,8 @@ class Flows(QueueParts):
         return job
 
     async def _add_flow(self, jobs: Sequence[FlowJob], durable: bool, carried: Mapping[str, str] | None) -> Job:
+        self._store.check_reach((job.queue for job in jobs if job.queue is not None), "a flow")
+
         def encode() -> dict[FlowJob, NewJob]:
             return {job: self._encode(job.name, job.data, job.options, {}, carried) for job in jobs}
 

@@ -28,6 +28,7 @@ MAX_URL = 2_000
 MAX_TOLD_ID = 200
 """Bytes of the id of a job that a webhook is told of: the telling job's id holds it, and more."""
 _DIGITS = re.compile(r"[0-9]+\Z")
+_TAGGED = re.compile(r"\{([^{}]+)\}([^{}]+)\Z")
 
 
 class QueueName(enum.StrEnum):
@@ -60,7 +61,16 @@ class JobState(enum.StrEnum):
 
 
 def queue_name(value: str) -> str:
-    """Return a queue's name as plain text, also that of an enum's member; raise InvalidInput if none may have it."""
+    """Return a queue's name as plain text, also that of an enum's member; raise InvalidInput if none may have it.
+
+    It may begin with a tag in braces, as `{bank}reports` does: queues with the same tag share a slot of a cluster.
+    """
+    if isinstance(value, str) and (tagged := _TAGGED.match(value)):
+        tag, rest = tagged.groups()
+        check_text("queue name", f"{tag}{rest}", MAX_NAME - 2)
+        if ":" in rest:  # or a key of this queue could be one of {tag}'s
+            raise InvalidInput(f"queue name must not contain ':' behind its tag: {value[:60]!r}")
+        return str.__str__(value)
     return str.__str__(check_text("queue name", value, MAX_NAME))
 
 

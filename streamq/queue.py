@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import msgspec
 
-from streamq._engine import codec
+from streamq._engine import codec, keys
 from streamq._engine.adder import Adder
 from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
@@ -42,7 +42,7 @@ from streamq.settings import Settings
 from streamq.unique import REFUSING, Unique
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 NORMAL = int(Priority.NORMAL)
 MOST_NAMES = 1_000
@@ -115,7 +115,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     def __init__(
         self,
         name: str,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         *,
         defaults: JobOptions | None = None,
         settings: Settings | None = None,
@@ -126,7 +126,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     ) -> None:
         self.settings = settings or Settings.from_env()
         self.defaults = defaults or JobOptions()
-        endpoint = Endpoint(self.settings.redis_url if redis is None else redis, self.settings.timeout)
+        target = self.settings.redis_url if redis is None else redis
+        endpoint = Endpoint(target, self.settings.timeout, keys.base(name))
         self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
         self._endpoint = endpoint
         self._store = Store(name, self._wire, self.settings, observer)
@@ -154,7 +155,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         return f"<Queue {self.name} at {self._endpoint!r}>"
 
     @property
-    def redis(self) -> str | Redis:
+    def redis(self) -> str | Redis | RedisCluster:
         """Where Redis is: the URL or the client that this was made with, or the environment's URL."""
         return self._endpoint.target
 

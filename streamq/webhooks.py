@@ -32,7 +32,7 @@ from streamq.queue import Queue
 from streamq.settings import Settings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 LONGEST_RETRY_AFTER = 86_400.0
 PORTS = {"https": 443, "http": 80}
@@ -69,7 +69,7 @@ class Webhooks:
         backoff: Backoff | None = None,
         timeout: Seconds = 10.0,
         insecure: bool = False,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         settings: Settings | None = None,
         codec: Codec | None = None,
     ) -> None:

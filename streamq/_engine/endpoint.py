@@ -1,7 +1,8 @@
 """Where Redis is, and how a connected, authenticated socket to it is made.
 
-redis-py knows URLs, TLS, ACLs and Sentinel; this module lets it connect and hands the transport on. It never sends
-a command of its own. redis-py takes longer to import than all else together: that waits until an endpoint is made.
+redis-py knows URLs, TLS, ACLs and Sentinel; this module lets it connect and hands the transport on. It sends no command
+of its own, except that it asks a cluster for a slot's owner (see `cluster`). redis-py takes longer to import than all
+else together: that waits until an endpoint is made.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
+from streamq._engine import cluster
 from streamq.errors import InvalidInput, StoreUnavailable
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.connection import AbstractConnection
 
 _SECRET = re.compile(r"(://[^:/@\s]*:)\S*@|([?&]password=)[^&\s]*")
@@ -23,19 +25,25 @@ class Endpoint:
     """One Redis, by URL or by the settings of a redis-py client that the caller made.
 
     Only settings are taken from such a client: its pool's connections stay its own, and `decode_responses` has no
-    effect here, since streamq reads raw bytes.
+    effect here, since streamq reads raw bytes. In a cluster it is the node that serves `key`, whichever that is when a
+    connection is made.
     """
 
-    def __init__(self, target: str | Redis, timeout: float) -> None:
-        from redis.asyncio import Redis
+    def __init__(self, target: str | Redis | RedisCluster, timeout: float, key: str = "") -> None:
+        from redis.asyncio import Redis, RedisCluster
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         self.target, self.timeout = target, timeout
         self._sentinel_pool: Any = None
+        self._nodes: cluster.Nodes | None = None
         if isinstance(target, str):
             try:
-                self._kind, self._options = _from_url(target)
+                if target.startswith(cluster.SCHEMES):
+                    self._kind, self._options, places = _from_cluster_url(target)
+                    self._nodes = cluster.Nodes(places, cluster.slot_of(key))
+                else:
+                    self._kind, self._options = _from_url(target)
             except ValueError as error:
                 # With a password in it, what redis-py says may quote a piece of that.
                 why = "percent-encode special characters in the password" if "@" in target else error
@@ -45,6 +53,10 @@ class Endpoint:
             self._kind, self._options = pool.connection_class, dict(pool.connection_kwargs)
             if hasattr(pool, "sentinel_manager"):
                 self._sentinel_pool = _own_sentinel_pool(pool)
+        elif isinstance(target, RedisCluster):
+            places, self._options, remap = cluster.of_client(target)
+            self._kind = self._options.pop("connection_class", _plain_kind())
+            self._nodes = cluster.Nodes(places, cluster.slot_of(key), remap)
         else:
             raise InvalidInput(f"redis must be a URL or a redis.asyncio client, not {type(target).__name__}")
         # RESP2 keeps replies plain lists; a retry inside redis-py would run a script twice.
@@ -54,31 +66,56 @@ class Endpoint:
         )  # fmt: skip
 
     def __repr__(self) -> str:
+        if self._nodes is not None:
+            return f"<Endpoint {self._nodes!r} slot {self._nodes.slot}>"
         where = self._options.get("path") or f"{self._options.get('host')}:{self._options.get('port')}"
         return f"<Endpoint {where} db {self._options.get('db', 0)}>"
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether this is a cluster, where a script reaches one slot only."""
+        return self._nodes is not None
+
+    def doubt(self, place: tuple[str, int]) -> None:
+        """Look for the slot's owner elsewhere first: this node of the cluster is cut off from the others."""
+        if self._nodes is not None:
+            self._nodes.doubt(place)
 
     async def connect(self) -> AbstractConnection:
         """Return a new connection: open, authenticated, its database selected.
 
         Raises:
             StoreUnavailable: There was none to be had within the timeout.
+            StoreRefused: It is no cluster, or does not tell this user about its slots.
         """
+        if self._nodes is None:
+            return await self._open(None, self.timeout)
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._nodes.connect(self._open, self.timeout)
+        except TimeoutError:
+            raise StoreUnavailable(f"no connection to Redis at {self!r} within {self.timeout:g} s") from None
+
+    async def _open(self, place: tuple[str, int] | None, within: float) -> AbstractConnection:
         from redis.exceptions import RedisError
 
         options = dict(self._options)
+        if place is not None:
+            options["host"], options["port"] = place
         if self._sentinel_pool is not None:
             options["connection_pool"] = self._sentinel_pool
         connection: AbstractConnection = self._kind(**options)
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(within):
                 await connection.connect()  # type: ignore[no-untyped-call]
             if task is not None and task.cancelling() > cancels:
                 raise asyncio.CancelledError  # Python 3.11's wait_for, inside redis-py, can swallow it
         except (RedisError, OSError, TimeoutError, EOFError) as error:
             await _quietly_close(connection)
-            raise StoreUnavailable(f"no connection to Redis at {self!r}: {hide_password(str(error))}") from None
+            where = repr(self) if place is None else f"{place[0]}:{place[1]}, a node of a cluster"
+            raise StoreUnavailable(f"no connection to Redis at {where}: {hide_password(str(error))}") from None
         except BaseException:
             await _quietly_close(connection)
             raise
@@ -117,6 +154,20 @@ def _from_url(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
     for name in ("max_connections", "timeout"):
         options.pop(name, None)
     return kind, options
+
+
+def _from_cluster_url(url: str) -> tuple[type[AbstractConnection], dict[str, Any], list[cluster.Place]]:
+    found = [_from_url(one) for one in cluster.urls_of(url)]
+    kind, options = found[0]
+    if options.pop("db", 0):
+        raise ValueError("a cluster has database 0 alone")
+    return kind, options, [(said.get("host", "localhost"), said.get("port", 6379)) for _, said in found]
+
+
+def _plain_kind() -> type[AbstractConnection]:
+    from redis.asyncio.connection import Connection
+
+    return Connection
 
 
 def hide_password(text: str) -> str:

@@ -1,7 +1,7 @@
 """The names of a queue's keys, in one place. `docs/keys.md` says what each one holds, and for how long.
 
-Every key has the hash tag `{queue}`, so that a queue is one slot of a cluster. The scripts build the same
-names from `base`.
+Every key has a hash tag, so that a queue is one slot of a cluster: `{queue}`, or the one that the name itself begins
+with, which queues may share. The scripts build the same names from `base`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ GROUP = "w"
 
 def base(queue: str) -> str:
     """Return what all keys of `queue` start with; raise InvalidInput if it is no usable name."""
-    return f"{PREFIX}:{{{queue_name(queue)}}}"
+    name = queue_name(queue)
+    return f"{PREFIX}:{name}" if name.startswith("{") else f"{PREFIX}:{{{name}}}"
 
 
 def lane(base: str, priority: int) -> str:

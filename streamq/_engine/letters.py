@@ -7,9 +7,9 @@ import logging
 
 from streamq._engine import keys
 from streamq._engine.pages import StoredLetter
-from streamq._engine.store import FIRST_PAUSE, LONGEST_PAUSE, Store
+from streamq._engine.store import FIRST_PAUSE, LONGEST_PAUSE, Store, refusal
 from streamq._engine.wire import Wire
-from streamq.errors import StoreError, StoreRefused
+from streamq.errors import StoreError
 
 log = logging.getLogger("streamq.store")
 
@@ -53,7 +53,7 @@ class LetterReader:
         command = ("XREAD", "BLOCK", int(BLOCK * 1000), "COUNT", 1, "STREAMS", self._key, self._after)
         reply = await self._wire.call(*command, wait=BLOCK)
         if isinstance(reply, Exception):
-            raise StoreRefused(f"Redis refused: {reply}")
+            raise refusal(reply, self._wire)
         if not reply:
             return []
         page = await self._store.dead_letters(self._after or "", READ_LETTERS)

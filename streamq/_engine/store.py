@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import hiredis
 
 from streamq._engine import keys, scripts
+from streamq._engine.cluster import slot_of
 from streamq._engine.flowing import FlowTransitions
 from streamq._engine.key_limits import KeyTransitions
 from streamq._engine.operators import UNCHANGED as UNCHANGED
@@ -25,7 +26,7 @@ from streamq._engine.operators import OperatorTransitions
 from streamq._engine.scheduling import ScheduleTransitions
 from streamq._engine.transitions import Arg, NewJob, Outcome, Renewal, TickArgs, TickReply
 from streamq._engine.wire import Wire
-from streamq.errors import DuplicateJob, QueueFull, StoreError, StoreRefused, StoreUnavailable
+from streamq.errors import DuplicateJob, InvalidInput, QueueFull, StoreError, StoreRefused, StoreUnavailable
 from streamq.job import queue_name
 from streamq.observer import NOBODY, ErrorHandler, Observer, tell, tell_nobody
 from streamq.payload import PLAIN, Codec
@@ -36,8 +37,13 @@ log = logging.getLogger("streamq.store")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between repeats while Redis is away: from, up to."""
 
-PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNKILLABLE")
+PASSING = (
+    "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "UNKILLABLE",
+    "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ",
+)  # fmt: skip
 """Redis errors that pass by themselves, and before which nothing was written."""
+MOVED_ON = ("READONLY", "MOVED")
+"""Those after which a new connection finds the right server: a failover, a slot that has moved."""
 
 
 FULL, REFUSED = -4, -5
@@ -61,6 +67,22 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         """Whether the queue has had bound jobs, as far as ticks have told."""
         self.script_reloads = 0
         """How many scripts the server had lost."""
+
+    def check_reach(self, queues: Iterable[str], what: str) -> None:
+        """Make sure that scripts of this queue reach those, too: always, but in a cluster only within one slot.
+
+        Raises:
+            InvalidInput: One is in another slot; `what` can't be done then, and nothing was sent.
+        """
+        if not self.wire.in_cluster:
+            return
+        mine = slot_of(self.base)
+        for queue in queues:
+            if slot_of(keys.base(queue)) != mine:
+                raise InvalidInput(
+                    f"{what} stays within one hash slot of a Redis Cluster, and queues {self.queue!r} and {queue!r} "
+                    "are in two: give their names a common tag, such as '{bank}reports' and '{bank}emails'"
+                )
 
     def beside(self, queue: str) -> Store:
         """Return the store of another queue on the same server and wire."""
@@ -136,7 +158,7 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         )
         for answer in (token, reply):
             if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith(("NOSCRIPT", scripts.NEEDS_BONDS)):
-                raise _error(answer)
+                raise refusal(answer, wire)
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("NOSCRIPT"):
                 self._note_reload()
@@ -150,7 +172,11 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
 
     async def unblock(self, wire: Wire) -> None:
         """Make the tick that is parked on `wire` run now, as if its time were up. Best effort."""
-        if wire.client_id is not None:
+        if wire.client_id is None:
+            return
+        if self.wire.is_open and self.wire.place != wire.place:
+            wire.drop("the queue has moved to another server")  # where somebody else may have this number
+        else:
             await self.command("CLIENT", "UNBLOCK", wire.client_id)
 
     async def renew(self, worker: str, lease_ms: int, *, block: float = 0.0) -> Renewal:
@@ -210,7 +236,7 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
     async def _plain(self, command: tuple[Arg, ...]) -> Any:
         reply = await self.wire.call(*command)
         if isinstance(reply, hiredis.ReplyError):
-            raise _error(reply)
+            raise refusal(reply, self.wire)
         return reply
 
     async def _repeat(self, name: str, args: Sequence[Arg], *, within: float | None = None) -> Any:
@@ -262,10 +288,7 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
                 self._note_reload()
                 reply = await wire.call("EVAL", script.body, 1, self.base, *args)
             if isinstance(reply, hiredis.ReplyError):
-                error = _error(reply)
-                if str(reply).startswith("READONLY"):
-                    wire.drop("Redis became a replica")  # a new connection finds the primary
-                raise error
+                raise refusal(reply, wire)
         return reply
 
     def _note_reload(self) -> None:
@@ -298,9 +321,16 @@ class _BondsNeeded(StoreRefused):
     """A script that is without what only bound jobs need has met some; nothing was written."""
 
 
-def _error(reply: hiredis.ReplyError) -> StoreError:
+def refusal(reply: Exception, wire: Wire) -> StoreError:
+    """Return the error that a refusing reply is; the wire is dropped if another server is the right one."""
     text = str(reply)
     if text.startswith(scripts.NEEDS_BONDS):
         return _BondsNeeded(text)
+    if text.startswith(("MOVED ", "ASK ", "CROSSSLOT")) and not wire.in_cluster:
+        return StoreRefused(f"Redis refused: {text} (this is a node of a cluster: its address is redis+cluster://…)")
+    if text.startswith(MOVED_ON):
+        wire.drop("the server serves this queue no more")
+    elif text.startswith("CLUSTERDOWN"):
+        wire.doubt("the node is cut off from its cluster")
     kind = _Passing if text.startswith(PASSING) else StoreRefused
     return kind(f"Redis refused: {text}")

@@ -36,6 +36,8 @@ class Wire:
         self._closed = False
         self.client_id: int | None = None
         """The server's number of the present connection, once somebody has asked for it."""
+        self.place: tuple[Any, Any] | None = None
+        """Host and port of the present connection, or of the last one."""
         self.connects = 0
         """How many connections were opened so far."""
 
@@ -48,6 +50,11 @@ class Wire:
     def closed(self) -> bool:
         """Whether its owner has closed it: it opens no connection any more."""
         return self._closed
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether it leads to a cluster, to the owner of one slot."""
+        return self._endpoint.in_cluster
 
     async def call(self, *command: Any, wait: float = 0.0) -> Any:
         """Send one command and return its reply: bytes, int, list, None, or a `hiredis.ReplyError` (not raised).
@@ -84,12 +91,19 @@ class Wire:
                 return self._protocol
             connection = await self._endpoint.connect()
             self._protocol = _Replies(connection)
+            self.place = getattr(connection, "host", None), getattr(connection, "port", None)
             self.connects += 1
             self.client_id = None
             if self._closed:
                 self._protocol.end("the connection was closed by its owner")
                 raise StoreUnavailable("the connection was closed by its owner while it was being opened")
             return self._protocol
+
+    def doubt(self, why: str) -> None:
+        """End the present connection, and look for the slot's owner by other nodes first."""
+        if self.place is not None:
+            self._endpoint.doubt(self.place)
+        self.drop(why)
 
     def drop(self, why: str) -> None:
         """End the present connection; the next command opens a new one."""

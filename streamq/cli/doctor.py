@@ -73,13 +73,14 @@ async def gather(session: Session) -> Facts:
     Raises:
         StoreUnavailable: It can't be reached.
     """
+    from streamq._engine import keys
     from streamq._engine.endpoint import Endpoint
     from streamq._engine.store import Store
     from streamq._engine.wire import Wire
 
     settings = session.settings
     async with session.queues() as queues:
-        wire = Wire(Endpoint(settings.redis_url, settings.timeout))
+        wire = Wire(Endpoint(settings.redis_url, settings.timeout, keys.base(queues[0].name)))
         try:
             store = Store(queues[0].name, wire, settings)
             info, config = await _info(store), await _config(store)

@@ -29,7 +29,7 @@ from streamq.settings import Settings
 from streamq.worker import Worker
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 Jobs = Processors | Mapping[str, Callable[..., Any]] | Callable[..., Any]
 
@@ -44,7 +44,7 @@ class Queues:
 
     def __init__(
         self,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         *,
         workers: Mapping[str, Jobs] | None = None,
         defaults: JobOptions | None = None,

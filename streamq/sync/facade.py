@@ -21,7 +21,7 @@ from streamq.settings import Settings
 from streamq.sync.background import background
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 T = TypeVar("T")
 S = TypeVar("S", bound="QueueFacade")
@@ -33,7 +33,7 @@ class QueueFacade:
     def __init__(
         self,
         name: str,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         *,
         defaults: JobOptions | None = None,
         settings: Settings | None = None,

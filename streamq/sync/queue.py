@@ -26,7 +26,7 @@ from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot
 from streamq.sync.facade import JobFacade, QueueFacade, Watch, in_thread
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 
 class Job(JobFacade):
@@ -68,7 +68,7 @@ class Queue(QueueFacade):
         self._queue().on_error = handler
 
     @property
-    def redis(self) -> str | Redis:
+    def redis(self) -> str | Redis | RedisCluster:
         """Where Redis is: the URL or the client that this was made with, or the environment's URL."""
         return self._queue().redis
 

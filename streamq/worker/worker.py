@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamq._engine import keys
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
 from streamq._engine.wire import Wire
@@ -38,7 +39,7 @@ from streamq.worker.supervisor import supervise
 from streamq.worker.ticker import Ticker
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 log = logging.getLogger("streamq.worker")
 
@@ -58,7 +59,7 @@ class Worker:
         queue: str,
         processors: Processors | Mapping[str, Callable[..., Any]] | Callable[..., Any],
         *,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         concurrency: int | None = None,
         limiter: RateLimit | None = None,
         dead_letter_queue: str | None = None,
@@ -79,7 +80,8 @@ class Worker:
         self.processors = as_processors(processors)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         target = settings.redis_url if redis is None else redis
-        self._endpoint = Endpoint(target, settings.timeout)
+        base = keys.base(queue)
+        self._endpoint = Endpoint(target, settings.timeout, base)
         self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
         self._store = Store(queue, self._wire, settings, observer)
         self._store.on_error = careful(on_error)
@@ -87,12 +89,14 @@ class Worker:
         self._middleware = (*self.processors.middleware, *checked(middleware))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lease = LeaseThread(
-            self.queue, self.id, lambda: Endpoint(target, settings.timeout), settings, self._interrupt
+            self.queue, self.id, lambda: Endpoint(target, settings.timeout, base), settings, self._interrupt
         )
         self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
         dead = settings.dead_letter_queue if dead_letter_queue is None else dead_letter_queue
         if dead is not None and queue_name(dead) == self.queue:
             raise InvalidInput(f"the dead-letter queue of {self.queue} must be another queue")
+        if dead is not None:
+            self._store.check_reach([dead], "a queue with its dead-letter queue")
         self._forwarder = None if dead is None else Forwarder(self._store, lambda: Wire(self._endpoint), dead)
         self._scheduler = Scheduler(self._store, self._ticker.look_in)
         self._ticker.hand_schedules = self._scheduler.hand

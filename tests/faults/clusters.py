@@ -91,6 +91,11 @@ class Cluster:
         """The address of one of the nodes."""
         return self.nodes[0].url
 
+    @property
+    def cluster_url(self) -> str:
+        """The address of the cluster: all nodes that were primaries at first."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:PRIMARIES])
+
     def client(self) -> redis.asyncio.RedisCluster:
         """Return a client that knows the whole cluster; `close_clients` closes it."""
         client = redis.asyncio.RedisCluster.from_url(self.url)

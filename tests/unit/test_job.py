@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamq import Backoff, InvalidInput, Job, JobOptions, JobState, Priority, QueueName, Retention
-from streamq.job import JobError, check_job_id, check_text
+from streamq.job import JobError, check_job_id, check_text, queue_name
 
 LONG_SPAN = "3.16224e+08"
 NAIVE = datetime(2030, 1, 1)
@@ -88,6 +88,33 @@ def test_a_name_that_could_break_a_key_is_refused(value: Any, text: str) -> None
 @pytest.mark.parametrize("value", ["a", "a:b", "a b", "é" * 128, "x" * 256, "*?[a]", "1a", "日本"])
 def test_other_names_are_taken_as_they_are(value: str) -> None:
     assert check_text("job name", value, 256) == value
+
+
+@pytest.mark.parametrize("value", ["{bank}reports", "{bank}a b", "{b:c}é", "{a}" + "x" * 252])
+def test_a_queues_name_may_begin_with_a_tag(value: str) -> None:
+    assert queue_name(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("{", "queue name must not contain braces (they mark a key's hash slot): '{'"),
+        ("}", "queue name must not contain braces (they mark a key's hash slot): '}'"),
+        ("{}", "queue name must not contain braces (they mark a key's hash slot): '{}'"),
+        ("{}a", "queue name must not contain braces (they mark a key's hash slot): '{}a'"),
+        ("{a}", "queue name must not contain braces (they mark a key's hash slot): '{a}'"),
+        ("a{b}c", "queue name must not contain braces (they mark a key's hash slot): 'a{b}c'"),
+        ("{a}b{c}", "queue name must not contain braces (they mark a key's hash slot): '{a}b{c}'"),
+        ("{a}job:1", "queue name must not contain ':' behind its tag: '{a}job:1'"),
+        ("{a\n}b", "queue name must not contain control characters or lone surrogates: 'a\\nb'"),
+        ("{a}" + "x" * 254, "queue name takes 255 bytes, over the limit of 254"),
+    ],
+)
+def test_other_braces_in_a_queues_name_are_refused(value: str, text: str) -> None:
+    """R98."""
+    with pytest.raises(InvalidInput) as raised:
+        queue_name(value)
+    assert str(raised.value) == text
 
 
 @given(st.integers(min_value=0))

@@ -32,7 +32,7 @@ from streamq.settings import Settings
 from streamq.unique import Unique
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
 
 log = logging.getLogger("streamq.outbox")
 
@@ -56,7 +56,7 @@ class Relay:
         self,
         outbox: Outbox,
         engine: AsyncEngine,
-        redis: str | Redis | None = None,
+        redis: str | Redis | RedisCluster | None = None,
         *,
         batch: int = 500,
         poll: Seconds = 1.0,

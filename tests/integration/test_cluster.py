@@ -1,0 +1,146 @@
+"""A Redis Cluster as a server like any other: all that a queue does, over nodes that each serve some queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import RedisCluster
+
+from streamq import ActiveJob, FlowJob, Processors, Queue, Settings, Worker
+from streamq._engine import keys
+from streamq._engine.cluster import slot_of
+from streamq.errors import InvalidInput, StoreRefused
+from tests.faults.clusters import Cluster
+from tests.servers import RedisServer
+
+pytestmark = pytest.mark.timeout(120)
+
+SETTINGS = Settings(lease=3, timeout=5)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[RedisCluster]:
+    async with RedisCluster.from_url(cluster.url) as client:
+        yield client
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> str:
+    return cluster.cluster_url
+
+
+def names_on_all_nodes(cluster: Cluster, prefix: str) -> list[str]:
+    """Return names of queues, one for each primary."""
+    found: dict[int, str] = {}
+    for number in range(1_000):
+        name = f"{prefix}{number}"
+        found.setdefault(cluster.owner(slot_of(keys.base(name))).port or 0, name)
+        if len(found) == 3:
+            return list(found.values())
+    raise AssertionError("no names for all nodes")
+
+
+async def echo(job: ActiveJob[Any]) -> Any:
+    return job.data
+
+
+async def test_a_job_lives_its_life_by_a_client_and_by_a_url(client: RedisCluster, url: str) -> None:
+    """R98: no key of a queue is in another slot, whatever is done with it."""
+    async with Queue("life", client, settings=SETTINGS) as queue, Worker("life", echo, redis=url, settings=SETTINGS):
+        job = await queue.add("echo", {"n": 1})
+        assert await job.result(timeout=20) == {"n": 1}
+        delayed = await queue.add("echo", 2, delay=0.2)
+        assert await delayed.result(timeout=20) == 2
+        added = await queue.add_many([("echo", n) for n in range(2_000)])
+        assert await added[-1].result(timeout=30) == 1_999
+        await queue.pause()
+        waiting = await queue.add("echo", 3, job_id="mine")
+        await waiting.cancel()
+        assert (await queue.stats()).cancelled == 1
+        assert await queue.obliterate(force=True) is not None
+
+
+async def test_queues_on_all_nodes_are_served_by_one_process(cluster: Cluster, url: str) -> None:
+    """R98: several queues in one process, each on a node of its own."""
+    names = names_on_all_nodes(cluster, "many")
+    async with AsyncExitStack() as stack:
+        queues = [await stack.enter_async_context(Queue(name, url, settings=SETTINGS)) for name in names]
+        for name in names:
+            await stack.enter_async_context(Worker(name, echo, redis=url, settings=SETTINGS))
+        jobs = await asyncio.gather(*(queue.add("echo", n) for queue in queues for n in range(50)))
+        results = await asyncio.gather(*(job.result(timeout=30) for job in jobs))
+    assert results == [*range(50)] * 3
+    places = {queue._wire.place for queue in queues}
+    assert places == {("127.0.0.1", cluster.owner(slot_of(keys.base(name))).port) for name in names}
+
+
+async def test_a_flow_over_slots_is_refused_before_anything_is_sent(cluster: Cluster, url: str) -> None:
+    first, second, _ = names_on_all_nodes(cluster, "flow")
+    text = (
+        f"a flow stays within one hash slot of a Redis Cluster, and queues '{first}' and '{second}' are in two: "
+        "give their names a common tag, such as '{bank}reports' and '{bank}emails'"
+    )
+    async with Queue(first, url, settings=SETTINGS) as queue:
+        with pytest.raises(InvalidInput) as raised:
+            await queue.add_flow(FlowJob("top", children=[FlowJob("low", queue=second)]))
+        assert str(raised.value) == text
+        assert queue._wire.connects == 0
+
+
+async def test_a_flow_over_queues_with_a_common_tag_runs(url: str) -> None:
+    processors = Processors()
+
+    @processors.register("low")
+    async def low(job: ActiveJob[Any]) -> int:
+        return 20
+
+    @processors.register("top")
+    async def top(job: ActiveJob[Any]) -> Any:
+        return [[child.queue, child.result] for child in await job.child_ends()]
+
+    async with (
+        Queue("{bank}reports", url, settings=SETTINGS) as queue,
+        Worker("{bank}reports", processors, redis=url, settings=SETTINGS),
+        Worker("{bank}emails", processors, redis=url, settings=SETTINGS),
+    ):
+        flow = FlowJob("top", children=[FlowJob("low", queue="{bank}emails"), FlowJob("low")])
+        job = await queue.add_flow(flow)
+        assert await job.result(timeout=20) == [["{bank}emails", 20], ["{bank}reports", 20]]
+        assert [(node.queue, node.name) for node in (await queue.flow(job.id)).nodes] == [
+            ("{bank}emails", "low"),
+            ("{bank}reports", "low"),
+        ]
+
+
+async def test_a_dead_letter_queue_in_another_slot_is_refused(cluster: Cluster, url: str) -> None:
+    first, second, _ = names_on_all_nodes(cluster, "dead")
+    with pytest.raises(
+        InvalidInput, match=f"a queue with its dead-letter queue stays within .* '{first}' and '{second}'"
+    ):
+        Worker(first, echo, redis=url, dead_letter_queue=second)
+
+
+async def test_a_plain_address_of_a_node_says_which_to_use(cluster: Cluster) -> None:
+    names = names_on_all_nodes(cluster, "plain")
+    elsewhere = next(n for n in names if cluster.owner(slot_of(keys.base(n))).port != cluster.nodes[0].port)
+    async with Queue(elsewhere, cluster.url, settings=SETTINGS) as queue:
+        with pytest.raises(
+            StoreRefused, match=r"MOVED .*this is a node of a cluster: its address is redis\+cluster://"
+        ):
+            await queue.add("x")
+
+
+async def test_a_server_that_is_no_cluster_says_so(server: RedisServer) -> None:
+    async with Queue("q", f"redis+cluster://127.0.0.1:{server.port}", settings=SETTINGS) as queue:
+        with pytest.raises(StoreRefused, match=r"does not tell the cluster's slots: .*cluster support disabled"):
+            await queue.add("x")
