@@ -18,23 +18,43 @@ local function value_of(flat, name)
   end
 end
 
--- Takes entries out that no counter can reach, as if they had never been there. Returns what they held, and the highest
--- number that is left.
-local function cut_off(lane_key, counter)
-  local taken = {}
-  for _, item in ipairs(redis.call('XRANGE', lane_key, string.format('%.0f-0', LAST_NUMBER + 1), '+')) do
-    redis.pcall('XACK', lane_key, 'w', item[1])
-    redis.call('XDEL', lane_key, item[1])
-    taken[#taken + 1] = item[2]
+-- What a consumer group knows: how far it has read, and which consumer holds which entries.
+local function groups_of(lane_key)
+  local groups = {}
+  for at, group in ipairs(redis.call('XINFO', 'GROUPS', lane_key)) do
+    local name, pending = value_of(group, 'name'), value_of(group, 'pending')
+    groups[at] = {
+      name = name, read = value_of(group, 'last-delivered-id'),
+      held = pending > 0 and redis.call('XPENDING', lane_key, name, '-', '+', pending) or {},
+    }
   end
-  local last = redis.call('XREVRANGE', lane_key, '+', '-', 'COUNT', 1)[1]
-  local top = math.max(last and number_in(last[1]) + 1 or 0, counter)
+  return groups
+end
+
+-- Takes entries out that no counter can reach, as if they had never been there. Returns what they held, and the highest
+-- number that is left. Newer servers do not set a stream's last id back below that of an entry that was deleted from it:
+-- so the lane is laid anew, entry by entry.
+local function cut_off(lane_key, counter)
+  local kept, taken, groups = {}, {}, groups_of(lane_key)
+  for _, item in ipairs(redis.call('XRANGE', lane_key, '-', '+')) do
+    local list = number_in(item[1]) > LAST_NUMBER and taken or kept
+    list[#list + 1] = item
+  end
+  redis.call('DEL', lane_key)
+  for _, item in ipairs(kept) do
+    redis.call('XADD', lane_key, item[1], unpack(item[2]))
+  end
+  local top = math.max(#kept > 0 and number_in(kept[#kept][1]) + 1 or 0, counter)
   local top_id = string.format('%.0f-0', top)
-  redis.call('XSETID', lane_key, top_id)
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', lane_key)) do
-    if number_in(value_of(group, 'last-delivered-id')) > LAST_NUMBER then
-      redis.call('XGROUP', 'SETID', lane_key, value_of(group, 'name'), top_id)
+  for _, group in ipairs(groups) do
+    local read = number_in(group.read) > LAST_NUMBER and top_id or group.read
+    redis.call('XGROUP', 'CREATE', lane_key, group.name, read, 'MKSTREAM')
+    for _, item in ipairs(group.held) do
+      redis.call('XCLAIM', lane_key, group.name, item[2], 0, item[1], 'FORCE', 'JUSTID')
     end
+  end
+  if redis.call('EXISTS', lane_key) == 1 then
+    redis.call('XSETID', lane_key, top_id)
   end
   return taken, top
 end
@@ -46,8 +66,8 @@ local function make_way(base, lane_key)
     taken, top = cut_off(lane_key, counter)
   end
   redis.call('SET', base .. ':id', string.format('%.0f', math.max(top, counter)))
-  for _, fields in ipairs(taken) do
-    redis.call('XADD', lane_key, next_number(base), unpack(fields))
+  for _, item in ipairs(taken) do
+    redis.call('XADD', lane_key, next_number(base), unpack(item[2]))
   end
 end
 

@@ -101,6 +101,22 @@ async def test_a_job_that_runs_below_a_foreign_entry_goes_on_to_wherever_it_goes
     assert len(bench.dead_letters()) == 1
 
 
+async def test_who_holds_what_and_what_waits_stays_so_when_a_lane_is_laid_anew(bench: Bench) -> None:
+    held = [await bench.claimed(), await bench.claimed("b", worker="bob"), await bench.claimed()]
+    await bench.tick(outcomes=[done(held[0])])
+    waiting = [await bench.add(), await bench.add("own")]
+    put(bench, {"x": "y"}, LAST)
+    last = await bench.add()
+    pending = bench.redis.xpending_range(bench.key("lane:3"), "w", "-", "+", 10)
+    assert [(item["message_id"].decode(), item["consumer"]) for item in pending] == [
+        (held[1].entry, b"bob"), (held[2].entry, b"ann"),
+    ]  # fmt: skip
+    await bench.tick("bob", outcomes=[done(held[1])])
+    assert (await bench.tick(outcomes=[done(held[2])])).stale == []
+    claimed = [claim.job_id for claim in await bench.claim(want=10)]
+    assert sorted(claimed) == sorted([*waiting, last])
+
+
 async def test_a_lapsed_workers_jobs_come_back_above_a_foreign_entry(bench: Bench) -> None:
     claim = await bench.claimed()
     put(bench, {"x": "y"}, lane=3)
