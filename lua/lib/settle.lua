@@ -160,14 +160,24 @@ end
 -- ones, how many claims were given back, and by lane the entries that have ended.
 local function receive(turn, outcomes, from, worker)
   local fresh, stale, returned = {}, {}, 0
-  local ended, ids, held, rest = { {}, {}, {}, {} }, { {}, {}, {}, {} }, {}, {}
+  local ended, ids, held, rest, returns = { {}, {}, {}, {} }, { {}, {}, {}, {} }, {}, {}, {}
   for at = from, #outcomes, PER_OUTCOME do
     local lane, entry = tonumber(outcomes[at + 1]), outcomes[at + 2]
     if outcomes[at] ~= 'return' or turn.cancels and request_of(turn.base, worker, entry) then
       local position = #ended[lane] + 1
       ended[lane][position], ids[lane][position] = entry, outcomes[at + 3]
       rest[#rest + 1] = at
-    elseif give_back(turn, lane_key(turn, lane), entry, worker) then
+    else
+      returns[#returns + 1] = at
+    end
+  end
+  local all = true
+  for lane = 1, 4 do
+    held[lane] = acknowledge(turn, lane, ended[lane], ids[lane])
+    all = all and not held[lane]
+  end
+  for _, at in ipairs(returns) do -- an end counts before a claim of the same entry that never started
+    if give_back(turn, lane_key(turn, outcomes[at + 1]), outcomes[at + 2], worker) then
       returned = returned + 1
       if turn.bound then
         return_bound(turn.base, outcomes[at + 3])
@@ -175,11 +185,6 @@ local function receive(turn, outcomes, from, worker)
     else
       stale[#stale + 1] = (at - from) / PER_OUTCOME
     end
-  end
-  local all = true
-  for lane = 1, 4 do
-    held[lane] = acknowledge(turn, lane, ended[lane], ids[lane])
-    all = all and not held[lane]
   end
   if all then
     return rest, stale, returned, ended

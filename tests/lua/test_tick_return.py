@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamq._engine.operators import UNCHANGED
 from streamq._engine.transitions import Claim, NewJob, Outcome
-from tests.lua.conftest import Bench, envelope
+from tests.lua.conftest import Bench, done, envelope
 
 
 def give_back(claim: Claim) -> Outcome:
@@ -64,6 +64,15 @@ async def test_one_that_is_no_longer_held_stays_where_it_is(bench: Bench) -> Non
     reply = await bench.tick("ann", outcomes=[give_back(claim)])
     assert reply.stale == [0]
     assert bench.pending() == {claim.entry: "bob"}
+
+
+async def test_sent_together_with_the_end_of_a_later_claim_of_the_same_entry_it_is_stale(bench: Bench) -> None:
+    await bench.add()
+    await bench.tick(outcomes=[give_back((await bench.claim())[0])])
+    again = (await bench.claim())[0]
+    assert (await bench.tick(outcomes=[give_back(again), done(again)])).stale == [0]
+    assert bench.pending() == {}
+    assert bench.scores("completed").keys() == {again.job_id}
 
 
 async def test_it_can_be_removed_reprioritised_updated_and_drained_like_any_waiting_job(bench: Bench) -> None:
