@@ -25,8 +25,12 @@ if job.lane == lane then
   return 'same'
 end
 local key = base .. ':job:' .. id
-local its_key = job.state == 'waiting' and job.record and job.record.ky
-if its_key then
+local its_key = job.record and job.record.ky
+if its_key and job.state == 'delayed' then
+  move_place(base, book_of(base, its_key), tonumber(job.lane), id, tonumber(lane))
+  settle_keys(base, now_ms())
+  wake_unless_paused(base)
+elseif its_key then
   local now = now_ms()
   local since = job.parts and job.parts.t or job.record.kw or job.record.c
   leave(base, its_key, id)

@@ -91,8 +91,8 @@ local function discard_delayed(base, now, cap, cutoff, limit, from)
       ids[#ids + 1] = id
     end
   end
-  in_thousands('ZREM', base .. ':delayed', ids)
   forget(base, now, cap, ids)
+  in_thousands('ZREM', base .. ':delayed', ids) -- one may have got the unique key of one that went before it
   return ids, #looked == limit and from + #looked - #ids or nil
 end
 

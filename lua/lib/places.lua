@@ -110,6 +110,13 @@ local function leave_place(base, book, lane, id)
   return true
 end
 
+-- A job that waits for its retry and keeps its place is bound for another lane.
+local function move_place(base, book, lane, id, to)
+  if leave_place(base, book, lane, id) then
+    take_place(base, book, to, id)
+  end
+end
+
 -- Whether a job that comes in may stand in its lane: its key has a place there, and none of its jobs is before it.
 local function has_place(base, book, lane, now)
   return used_in(base, book, lane) < book.weight and parked_in(base, book, lane) == 0 and free_places(base, book, now) > 0

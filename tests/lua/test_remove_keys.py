@@ -161,6 +161,17 @@ async def test_another_priority_gives_the_place_in_the_old_lane_to_the_next_one(
     assert [claim.job_id for claim in await bench.claim(want=2)] == [str(first + 1), str(first)]
 
 
+async def test_another_priority_takes_the_place_along_that_a_delayed_job_keeps(bench: Bench) -> None:
+    ids = await one_at_a_time(bench, count=3)
+    await bench.tick(outcomes=[retry((await bench.claim())[0], 60_000)])
+    await bench.store.limit_key("a", UNCHANGED, 2, UNCHANGED)
+    await bench.store.pause_key("a")
+    assert await bench.store.change_priority(ids[0], 1) == "changed"
+    assert bench.scores("places:a") == {ids[0]: 1}
+    await bench.store.resume_key("a")
+    assert bench.scores("places:a") == {ids[0]: 1, ids[1]: 3}
+
+
 async def test_the_data_of_a_parked_job_can_be_replaced(bench: Bench) -> None:
     ids = await one_at_a_time(bench, 2)
     stored = await bench.store.get(ids[1])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamq._engine.pages import Step
-from tests.lua.conftest import Bench, done, fail
+from tests.lua.conftest import Bench, done, fail, retry
 from tests.lua.unique import add, add_one, holder, next_one, running, unique_job
 
 HOUR_MS = 3_600_000
@@ -98,6 +98,19 @@ async def test_a_drain_of_all_takes_the_next_one_too(bench: Bench) -> None:
     await bench.tick(outcomes=[done(claim)._replace(kind="return")])
     await drain(bench, "")
     assert (bench.lane(), bench.scores("delayed")) == ([], {})
+    assert bench.redis.keys("*:unique:*") + bench.redis.keys("*:next:*") == []
+
+
+@pytest.mark.parametrize("way", ["clean", "drain"])
+async def test_a_holder_that_is_delayed_goes_together_with_the_next_one(bench: Bench, way: str) -> None:
+    claim = await running(bench)
+    await add(bench, unique_job("l"))
+    await bench.tick(outcomes=[retry(claim, HOUR_MS)])
+    if way == "drain":
+        await drain(bench, "")
+    else:
+        assert (await bench.store.clean("delayed", -1_000, Step(), 10, last=True)).ids == ["1", "2"]
+    assert bench.scores("delayed") == {}
     assert bench.redis.keys("*:unique:*") + bench.redis.keys("*:next:*") == []
 
 
