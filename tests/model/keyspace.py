@@ -7,6 +7,7 @@ from collections import Counter
 import redis
 
 from tests.lua.key_table import strays
+from tests.lua.places import misplaced
 
 LANES = (1, 2, 3, 4)
 SPARE = "spare"
@@ -38,24 +39,46 @@ def faults(client: redis.Redis, base: str) -> list[str]:
     members = {state: {m.decode() for m in client.zrange(f"{base}:{name}", 0, -1)} for state, name in SETS.items()}
     for ids in members.values():
         places.update(ids)
-    found += [f"job {job_id} is in {count} places" for job_id, count in places.items() if count > 1]
     records = _records(client, base)
     for job_id, record in records.items():
         state = record.get("s", "")
         if state == "q":
             if in_lanes.get(job_id) != (int(record["p"]), record["e"]):
                 found.append(f"job {job_id} says that it is in lane {record['p']} under {record['e']}; it is not")
-        elif job_id not in members.get(state, ()):
+        elif state != "p" and job_id not in members.get(state, ()):
             found.append(f"job {job_id} says that its state is {state!r}; that set does not hold it")
+        places[job_id] += state == "p"
+    found += [f"job {job_id} is in {count} places" for job_id, count in places.items() if count > 1]
+    found += misplaced(client, base)
     for state, ids in members.items():
         found += [f"{SETS[state]} holds {job_id}, which has no record" for job_id in ids if job_id not in records]
-    for key in client.scan_iter(match=f"{base}:log:*"):
-        if key.decode().partition(":log:")[2] not in records:
-            found.append(f"{key.decode()} belongs to no record")
+    for kind in ("log", "steps", "children"):
+        for key in client.scan_iter(match=f"{base}:{kind}:*"):
+            if key.decode().partition(f":{kind}:")[2] not in records:
+                found.append(f"{key.decode()} belongs to no record")
+    found += _unique_keys(client, base, records)
     if spare and not int(client.hget(f"{base}:meta", "spare") or 0):
         found.append(f"{spare} claims that were given back are known to nobody")
     if client.llen(f"{base}:wake") > 1:
         found.append("there is more than one wake token")
+    return found
+
+
+def _unique_keys(client: redis.Redis, base: str, records: dict[str, dict[str, str]]) -> list[str]:
+    """Who holds a key lives, unless it outlives its job for a time; who is next waits for it, as delayed."""
+    found = []
+    for kind in ("unique", "next"):
+        for key in client.scan_iter(match=f"{base}:{kind}:*"):
+            name, job_id = key.decode().partition(f":{kind}:")[2], client.get(key).decode()
+            record = records.get(job_id)
+            if record is None and (kind == "next" or client.pttl(key) < 0):
+                found.append(f"{kind} key {name} is of job {job_id}, which is gone")
+            elif record is not None and record.get("uk") != name:
+                found.append(f"{kind} key {name} is of job {job_id}, whose key is {record.get('uk')}")
+            elif record is not None and record["s"] in "cf" and record["uw"] != "k":
+                found.append(f"{kind} key {name} is of job {job_id}, which has ended")
+            elif kind == "next" and record is not None and record["s"] != "d":
+                found.append(f"job {job_id} is next for key {name}, and its state is {record['s']}")
     return found
 
 

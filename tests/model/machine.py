@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamq import JobOptions, JobState, Priority, RateLimit
+from streamq._engine.operators import UNCHANGED
 from streamq._engine.scheduling import StoredSchedule
-from streamq._engine.transitions import NewJob, added
-from streamq.errors import QueueBusy, QueueFull
+from streamq._engine.transitions import NewJob, added, bound_start
+from streamq.errors import DuplicateJob, QueueBusy, QueueFull
 from tests.model import keyspace
 from tests.model.clock import set_clock
 from tests.model.model import Found, Model
@@ -23,17 +24,21 @@ from tests.model.real import KEEP_CANCELLED, Real, envelope, expected
 START = 1_790_000_000_000
 WORKERS = ("ann", "bob", "cyd")
 OWN_IDS = ("x", "y", "z")
+UNIQUE_KEYS = ("u", "v")
+KEYS = ("a", "b")
 SCHEDULES = {"daily": None, "twice": 2}
 EVERY_MS = 10_000
 LEASE_MS = 1_000
 DAY_MS = 86_400_000
 LOG_CAP = 1_000
+TTL_FACTOR = 1_000
+"""A unique key's time in Redis beside that in the model: the machine ends it, by the test's clock, and not Redis."""
 LOOK_EVERY = 4
 """Steps between two looks at the keys themselves."""
 KEPT = KEEP_CANCELLED[0], round(KEEP_CANCELLED[1] * 1000)
 
 WEIGHTS = {
-    "add": 4,
+    "add": 6,
     "add_again": 1,
     "stage_and_commit": 1,
     "claim": 5,
@@ -45,6 +50,7 @@ WEIGHTS = {
     "one_job": 6,
     "many_jobs": 2,
     "limits": 2,
+    "keys": 3,
     "upsert_schedule": 1,
     "fire": 1,
     "one_schedule": 1,
@@ -56,7 +62,27 @@ whats = st.tuples(names, st.integers(0, 9))
 lanes = st.integers(1, 4)
 starts = st.sampled_from(["0", "0", "0", "0", "+0", "+1", "+500", "+5000", "@1", f"@{START + 2_000}"])
 own_ids = st.sampled_from(["", "", "", *OWN_IDS])
-new_jobs = st.fixed_dictionaries({"lane": lanes, "start": starts, "id": own_ids, "what": whats})
+uniques = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from(UNIQUE_KEYS),
+        "mode": st.sampled_from("prk"),
+        "ttl": st.sampled_from([None, None, 5_000]),
+        "conflict": st.sampled_from(["return_existing", "raise", "replace", "keep_latest", "keep_latest"]),
+    }
+)
+job = {"lane": lanes, "start": starts, "id": own_ids, "what": whats}
+keyed = {"key": st.sampled_from(KEYS), "lane": st.sampled_from([3, 3, 1])}
+plain_jobs = st.fixed_dictionaries(job)
+unique_jobs = st.fixed_dictionaries({**job, "unique": uniques})
+keyed_jobs = st.fixed_dictionaries({**job, **keyed})
+both_jobs = st.fixed_dictionaries({**job, **keyed, "unique": uniques})
+THEMES = {
+    "plain": plain_jobs,
+    "unique": plain_jobs | unique_jobs,
+    "keys": plain_jobs | keyed_jobs,
+    "all": plain_jobs | unique_jobs | keyed_jobs | both_jobs,
+}
+"""What the jobs of a run are mostly like: they have to meet their like to matter to each other."""
 kinds = st.sampled_from(["done", "done", "retry", "fail", "fail", "release", "return", "return", "hold"])
 keeps = st.sampled_from([0, 1, 2, 100, 100])
 ages = st.sampled_from([500, DAY_MS, DAY_MS])
@@ -70,7 +96,10 @@ one_job = st.sampled_from(
     ]
 )
 many_jobs = st.sampled_from(
-    ["clean", "clean", "drain", "retry_many", "retry_many", "redrive", "redrive", "purge_dead", "obliterate"]
+    [
+        *("clean", "clean", "drain", "retry_many", "retry_many", "cancel_many", "cancel_many"),
+        *("redrive", "redrive", "purge_dead", "obliterate"),
+    ]
 )
 
 
@@ -87,8 +116,15 @@ class Machine(RuleBasedStateMachine):
         self.calls = self.steps = 0
         self.gone: set[str] = set()
 
-    @initialize(active=st.sampled_from([None, None, 1, 2]), jobs=st.lists(new_jobs, min_size=2, max_size=6))
-    def begin(self, active: int | None, jobs: list[Found]) -> None:
+    @initialize(
+        active=st.sampled_from([None, None, 1, 2]),
+        jobs=st.lists(plain_jobs, min_size=2, max_size=6),
+        theme=st.sampled_from([*THEMES, "keys", "all"]),
+        bound_from=st.sampled_from([0, 0, 15]),
+    )
+    def begin(self, active: int | None, jobs: list[Found], theme: str, bound_from: int) -> None:
+        """A queue whose jobs are bound from the start on, or from some later step on."""
+        self.theme, self.bound_from = theme, bound_from
         self.real.begin(START)
         self._limit(None, active)
         self.calls += 1
@@ -103,23 +139,28 @@ class Machine(RuleBasedStateMachine):
 
     def add(self, data: st.DataObject) -> None:
         self.calls += 1
-        jobs = data.draw(st.lists(new_jobs, min_size=1, max_size=5))
-        self._add(data.draw(st.sampled_from(["n", "m"])), self.calls, jobs)
+        jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=5))
+        self._add(data.draw(st.sampled_from(["n", "m"])), self.calls, jobs, all_or_none=data.draw(st.booleans()))
 
     def add_again(self, data: st.DataObject) -> None:
         """A call that arrives again, or after a later one."""
         if self.model.answers:
             nonce = data.draw(st.sampled_from(sorted(self.model.answers)))
             number, _ = self.model.answers[nonce]
-            jobs = data.draw(st.lists(new_jobs, min_size=1, max_size=2))
+            jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=2))
             self._add(nonce, number - data.draw(st.integers(0, 2)), jobs)
 
-    def _add(self, nonce: str, number: int, jobs: list[Found]) -> None:
+    def _jobs(self) -> st.SearchStrategy[Found]:
+        return THEMES[self.theme if self.steps > self.bound_from else "plain"]
+
+    def _add(self, nonce: str, number: int, jobs: list[Found], *, all_or_none: bool = False) -> None:
         sent = laid_out(jobs)
         known = self.model.answers.get(nonce, (0, None))
-        wanted = self.model.add(nonce, number, jobs)
+        wanted = self.model.add(nonce, number, jobs, all_or_none=all_or_none)
         try:
-            reply = self.real.run(self.real.store.add(nonce, number, sent, within=5))
+            reply = self.real.run(self.real.store.add(nonce, number, sent, within=5, all_or_none=all_or_none))
+        except DuplicateJob as error:
+            reply = ["refused", error.job_id, error.key]
         except QueueFull as error:
             reply = ["full", error.size, error.limit]
         if isinstance(wanted, tuple):
@@ -134,7 +175,7 @@ class Machine(RuleBasedStateMachine):
     def stage_and_commit(self, data: st.DataObject) -> None:
         self.calls += 1
         batch, store, twice = f"b{self.calls}", self.real.store, data.draw(st.booleans())
-        parts = data.draw(st.lists(st.lists(new_jobs, min_size=1, max_size=2), min_size=1, max_size=2))
+        parts = data.draw(st.lists(st.lists(self._jobs(), min_size=1, max_size=2), min_size=1, max_size=2))
         for at, part in enumerate(parts):
             for _ in range(1 + twice):
                 self.real.run(store.stage(batch, at, laid_out(part)))
@@ -149,7 +190,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert (full, more) == (False, 0)
         wanted = self.model.enqueue(jobs)
-        assert [id for id, _ in wanted] == [job["id"] or str(reply[0] + at) for at, job in enumerate(jobs)]
+        assert [(job.job_id, job.is_new) for job in added(laid_out(jobs), reply)] == wanted
         if twice:
             assert self.real.run(store.commit(batch, 1, batch, len(parts))) == [more, *reply]
 
@@ -212,6 +253,8 @@ class Machine(RuleBasedStateMachine):
     def time_goes_by(self, data: st.DataObject) -> None:
         self.model.now += data.draw(st.sampled_from([1, 100, 400, 999, 1_000, 1_001, 1_001, 6_000, 20_000, DAY_MS]))
         set_clock(self.real.client, self.model.now)
+        for key in self.model.unique.expire():
+            assert self.real.client.delete(f"{self.real.base}:unique:{key}") == 1
 
     def leases(self, data: st.DataObject) -> None:
         worker, store, model = data.draw(st.sampled_from(WORKERS)), self.real.store, self.model
@@ -228,7 +271,16 @@ class Machine(RuleBasedStateMachine):
             return
         claim, store, model = data.draw(st.sampled_from(able)), self.real.store, self.model
         lane, entry, job_id = claim["lane"], f"{claim['n']}-0", claim["id"]
-        if data.draw(st.booleans()):
+        what = data.draw(st.sampled_from(["progress", "log", "remember", "recall"]))
+        if what == "remember":
+            field, text = data.draw(st.sampled_from(["c", "sone", "stwo"])), data.draw(st.sampled_from(["5", "6"]))
+            taken = self.real.run(store.remember(lane, entry, job_id, field, text.encode()))
+            assert taken == model.remember(lane, claim["n"], job_id, field, text)
+        elif what == "recall":
+            steps = self.real.run(store.recall(lane, entry, job_id))
+            told = steps if steps is None else {field: value.decode() for field, value in steps.items()}
+            assert told == model.recall(lane, claim["n"], job_id)
+        elif what == "progress":
             value = data.draw(st.integers(0, 100))
             taken = self.real.run(store.progress(lane, entry, job_id, bytes([value])))
             assert taken == model.progress(lane, claim["n"], job_id, value)
@@ -262,7 +314,11 @@ class Machine(RuleBasedStateMachine):
             wanted = model.update_data(job_id, before, after)
         else:
             reply, wanted = getattr(store, what)(job_id), getattr(model, what)(job_id)
-        assert self.real.run(reply) == wanted
+        try:
+            assert self.real.run(reply) == wanted
+        except DuplicateJob as error:
+            refused = error
+            assert ("held", refused.job_id) == wanted
 
     def many_jobs(self, data: st.DataObject) -> None:
         model, queue, what = self.model, self.real.queue, data.draw(many_jobs)
@@ -284,6 +340,11 @@ class Machine(RuleBasedStateMachine):
             )
             ids = self.real.run(queue.retry_many(JobState(state), count, name=name, error_type=error))
             assert ids == model.retry_many(state, count, name, error)
+        elif what == "cancel_many":
+            state = data.draw(st.sampled_from(["waiting", "delayed", "active"]))
+            count = data.draw(st.sampled_from([None, 2]))
+            ids = self.real.run(queue.cancel_many(JobState(state), count, name=name, reason="unwanted"))
+            assert ids == model.cancel_many(state, count, name, *KEPT)
         elif what == "redrive":
             done = self.real.run(queue.redrive(everything=everything, name=name, error_type=error))
             assert (done.job_ids, done.stayed) == model.redrive(name, error)
@@ -321,6 +382,22 @@ class Machine(RuleBasedStateMachine):
         limit = None if rate is None else RateLimit(rate, per=60.0)
         self.real.run(self.real.store.limit(limit, active))
         self.model.limit(limit and (limit.max, limit.per_ms), active)
+
+    def keys(self, data: st.DataObject) -> None:
+        """Limits of one key of jobs, or of all; or one is paused."""
+        store, places, key = self.real.store, self.model.places, data.draw(st.sampled_from(KEYS))
+        what = data.draw(st.sampled_from(["pause", "resume", "resume", "one", "one", "all"]))
+        if what in ("pause", "resume"):
+            assert self.real.run(getattr(store, f"{what}_key")(key)) == places.pause(key, on=what == "pause")
+            return
+        key = key if what == "one" else ""
+        field = data.draw(st.sampled_from(["active", "active", "rate", "weight"]))
+        value = data.draw(st.sampled_from([None, 1, 2, 3]))
+        rate = RateLimit(value, per=60.0) if value and field == "rate" else None
+        changes: dict[str, Any] = {field: rate and (rate.max, rate.per_ms) if field == "rate" else value}
+        said = {"active": UNCHANGED, "rate": UNCHANGED, "weight": UNCHANGED, field: rate if field == "rate" else value}
+        self.real.run(store.limit_key(key, said["rate"], said["active"], said["weight"]))
+        places.limit(key, changes)
 
     # Schedules --------------------------------------------------------------------------------------------------------
 
@@ -394,7 +471,19 @@ class Machine(RuleBasedStateMachine):
 
 def laid_out(jobs: Sequence[Found]) -> list[NewJob]:
     """Jobs of the model, as `add` takes them."""
-    return [NewJob(job["lane"], job["start"], job["id"], envelope(job["what"])) for job in jobs]
+    return [NewJob(job["lane"], _start(job), job["id"], envelope(job["what"])) for job in jobs]
+
+
+def _start(job: Found) -> str | bytes:
+    unique, bonds = job.get("unique"), {}
+    if unique:
+        conflict = {"return_existing": "e", "raise": "x", "replace": "r", "keep_latest": "l"}[unique["conflict"]]
+        bonds["u"] = {"k": unique["key"], "w": unique["mode"], "c": conflict}
+        if unique["ttl"] is not None:
+            bonds["u"]["t"] = unique["ttl"] * TTL_FACTOR
+    if job.get("key"):
+        bonds["k"] = job["key"]
+    return bound_start(job["start"], bonds) if bonds else str(job["start"])
 
 
 def difference(told: dict[str, Any], wanted: dict[str, Any]) -> str:

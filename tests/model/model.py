@@ -11,10 +11,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tests.model.key_places import Places
+from tests.model.unique import UniqueKeys
+
 LANES = (1, 2, 3, 4)
 SPARE = "spare"
 ERRORS_KEPT = 10
 POISON_KEEP, POISON_AGE_MS = 500, 604_800_000
+AUDIT_MS = 30_000
 HAND_OUT_MS, LOOK_AGAIN_MS = 1_000, 500
 PARKED = 9_000_000_000_000_000
 
@@ -22,7 +26,10 @@ Found = dict[str, Any]
 
 
 class Model:
-    """One queue. `jobs` holds what is known of each job, `lanes` the entries of each lane in order."""
+    """One queue. `jobs` holds what is known of each job, `lanes` the entries of each lane in order.
+
+    What binds jobs to others is told by models of its own: `unique` and `places`.
+    """
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -47,14 +54,20 @@ class Model:
         self.ages: dict[str, int] = {}
         self.cancels: dict[int, Found] = {}
         self.answers: dict[str, tuple[int, Any]] = {}
+        self.audit_at = 0
+        self.bound = False
+        self.unique, self.places = UniqueKeys(self), Places(self)
+        self._told: dict[str, list[str]] = {}
+        self._keep: dict[str, int] = {}
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def in_state(self, state: str) -> list[str]:
         """Ids of the jobs of a state, in the order in which they are told."""
         if state in ("waiting", "active"):
-            return [e["id"] for lane in LANES for e in self.lanes[lane] if _is_active(e) == (state == "active")]
-        at = "due" if state == "delayed" else "finished"
+            found = [e["id"] for lane in LANES for e in self.lanes[lane] if _is_active(e) == (state == "active")]
+            return found + [job["id"] for job in self.places.parked_jobs() if state == "waiting"]
+        at = "look" if state == "delayed" else "finished"
         return self._sorted((job for job in self.jobs.values() if job["state"] == state), at)
 
     def state(self, job_id: str) -> str | None:
@@ -63,11 +76,13 @@ class Model:
         if job is None:
             return None
         entry = self._entry(job)
-        return job["state"] if entry is None else "active" if _is_active(entry) else "waiting"
+        if entry is None:
+            return "waiting" if job["state"] == "parked" else str(job["state"])
+        return "active" if _is_active(entry) else "waiting"
 
-    def waiting(self, lane: int) -> list[Found]:
-        """Entries of a lane that nobody runs."""
-        return [e for e in self.lanes[lane] if not _is_active(e)]
+    def waiting(self, lane: int) -> int:
+        """How many jobs of a lane wait, those that are parked included."""
+        return sum(not _is_active(e) for e in self.lanes[lane]) + len(self.places.parked_jobs(lane))
 
     def active(self) -> list[Found]:
         """Entries that workers hold."""
@@ -84,7 +99,7 @@ class Model:
 
     def size(self) -> int:
         """How many jobs wait, run or are delayed."""
-        return sum(map(len, self.lanes.values())) + len(self.in_state("delayed"))
+        return sum(map(len, self.lanes.values())) + len(self.places.parked_jobs()) + len(self.in_state("delayed"))
 
     def pending_entry(self, lane: int, number: int) -> Found | None:
         """An entry, if it is pending."""
@@ -92,16 +107,24 @@ class Model:
 
     # Producers --------------------------------------------------------------------------------------------------------
 
-    def add(self, nonce: str, number: int, jobs: Sequence[Found]) -> Any:
-        """Jobs have `lane`, `start` (0, or "+ms", "@ms"), `id` and what they are. Answers [(id, is new) …]."""
+    def add(self, nonce: str, number: int, jobs: Sequence[Found], *, all_or_none: bool = False) -> Any:
+        """Jobs have `lane`, `start` (0, or "+ms", "@ms"), `id`, what they are, and perhaps `unique` and `key`.
+
+        Answers [(id, is new) …]; `overtaken`; ("full", size, limit); ("refused", who holds the key, the key).
+        """
         if nonce in self.answers:
             last, answer = self.answers[nonce]
             if last >= number:
                 return answer if last == number else "overtaken"
+        new = [job for job in jobs if not job["id"] or job["id"] not in self.jobs]
+        verdicts = [(*self.unique.judge(job["unique"]), job["unique"]["key"]) for job in new if job.get("unique")]
         if self.max_size is not None:
-            new = sum(not job["id"] or job["id"] not in self.jobs for job in jobs)
-            if self.size() + new > self.max_size:
+            instead = sum(how not in ("free", "next") for how, _, _ in verdicts)
+            if self.size() + len(new) - instead > self.max_size:
                 return "full", self.size(), self.max_size
+        for how, there, key in verdicts:
+            if all_or_none and how == "refused":
+                return "refused", there, key
         answer = self.enqueue(jobs)
         self.answers[nonce] = number, answer
         return answer
@@ -109,23 +132,61 @@ class Model:
     def enqueue(self, jobs: Sequence[Found]) -> list[tuple[str, bool]]:
         first = self.counter + 1
         self.counter += len(jobs)
-        answer, added, delayed = [], [], []
+        answer: list[tuple[str, bool]] = []
+        told: dict[str, list[str]] = {"added": [], "delayed": []}
         for number, new in enumerate(jobs, first):
             job_id = new["id"] or str(number)
-            answer.append((job_id, job_id not in self.jobs))
-            if job_id in self.jobs:
-                continue
-            job = self._new_job(job_id, new["lane"], new["what"])
-            if new["start"] == "0":
-                self._place(job, number=number, has_envelope=True)
-                added.append(job_id)
-            else:
-                offset = self.now if new["start"][0] == "+" else 0
-                job.update(state="delayed", due=offset + int(new["start"][1:]))
-                delayed.append(job_id)
-        self._tell("added", added)
-        self._tell("delayed", delayed)
+            there = job_id if job_id in self.jobs else self._add_one(job_id, number, new, told)
+            answer.append((there or job_id, there is None))
+        self._tell("added", told["added"])
+        self._tell("delayed", told["delayed"])
+        self.places.settle()
         return answer
+
+    def _add_one(self, job_id: str, number: int, new: Found, told: dict[str, list[str]]) -> str | None:
+        """Answers who is there instead."""
+        unique, key, due = new.get("unique"), new.get("key"), self._due(new["start"])
+        self.bound = self.bound or bool(unique or key)
+        how = "free"
+        if unique:
+            how, there = self.unique.judge(unique)
+            if how == "replaced":
+                self._become(self.jobs[str(there)], new, number)
+            if how not in ("free", "next"):
+                return there
+            self.unique.take(job_id, unique, how)
+        job = self._new_job(job_id, new["lane"], new["what"], unique, key)
+        if due is None and how == "free":
+            self._enter(job, number=number, has_envelope=not (unique or key))
+            told["added"].append(job_id)
+        else:
+            due = self.now if due is None else due
+            job.update(state="delayed", due=due, look=PARKED if how == "next" else due)
+            told["delayed"].append(job_id)
+        return None
+
+    def _due(self, start: str) -> int | None:
+        return None if start == "0" else int(start[1:]) + (self.now if start[0] == "+" else 0)
+
+    def _become(self, job: Found, new: Found, number: int) -> None:
+        """A job that has not started is a newer one from now on, but for its id and what it is bound to."""
+        due, entry = self._due(new["start"]), self._entry(job)
+        keeps_place = job["state"] == "parked" or (entry is not None and not entry["has_envelope"])
+        if job["state"] == "delayed" and job["look"] == PARKED:
+            job.update(due=self.now if due is None else due, lane=new["lane"])
+        elif due is None and keeps_place and job["lane"] == new["lane"]:
+            pass
+        else:
+            self.places.leave(job)
+            self._leave_lane(job)
+            job.update(lane=new["lane"])
+            if due is None:
+                self._enter(job, number=number)
+            else:
+                job.update(state="delayed", due=due, look=due)
+        job.update(what=new["what"], attempts=0, stalls=0, releases=0, started=None)
+        job.update(progress=None, mark=None, error=None)
+        self._tell("updated", [job["id"]])
 
     # A worker's turn --------------------------------------------------------------------------------------------------
 
@@ -141,8 +202,7 @@ class Model:
         list_held: bool = False,
     ) -> Found:
         """Everything that one call does; `outcomes` have `kind`, `lane`, `n`, `id` and what goes with the kind."""
-        self._told: dict[str, list[str]] = {}
-        self._keep: dict[str, int] = {}
+        self._begin()
         self._short = False
         joined = worker not in self.leases
         self._renew(worker, lease)
@@ -150,14 +210,18 @@ class Model:
         for entry in self.held_by(worker):
             if entry["id"] in marks:
                 self.jobs[entry["id"]]["mark"] = entry["n"]
+        self._audit(at_once=joined)
         requeued = self._sweep(max_stalls)
         promoted = self._promote_due()
         due = self._hand_out()
+        if self.bound:
+            self.places.look()
+            self.places.settle()
         self._retain()
         may, next_at = (0, None) if self.paused or not want else self._allowed(want)
         claimed = self._claim(worker, may)
         held = self.held_by(worker) if list_held else []
-        self._publish()
+        self._finish()
         return {
             "stale": sorted(stale),
             "claimed": [self._claim_of(e) for e in claimed],
@@ -171,18 +235,31 @@ class Model:
     def _claim_of(self, entry: Found) -> Found:
         job = self.jobs[entry["id"]]
         counts = {name: job[name] for name in ("attempts", "stalls", "interruptions", "releases")}
-        return {"id": job["id"], "lane": job["lane"], "n": entry["n"], "what": job["what"], **counts}
+        cursor = job["steps"].get("c")
+        return {"id": job["id"], "lane": job["lane"], "n": entry["n"], "what": job["what"], "cursor": cursor, **counts}
+
+    def _audit(self, *, at_once: bool) -> None:
+        if self.audit_at <= self.now or at_once:
+            self.audit_at = self.now + AUDIT_MS
+            if self.bound:
+                self.places.audit()
 
     def _settle(self, worker: str, outcomes: Sequence[Found]) -> list[int]:
         stale, fresh = [], []
-        for at, outcome in enumerate(outcomes):
-            entry = self.pending_entry(outcome["lane"], outcome["n"])
+
+        def never_began(outcome: Found) -> bool:
             asked = self.cancels.get(outcome["n"])
-            if outcome["kind"] == "return" and not (asked and asked["worker"] == worker):
+            return outcome["kind"] == "return" and not (asked and asked["worker"] == worker)
+
+        # An end counts before a claim of the same entry that never began.
+        for at, outcome in sorted(enumerate(outcomes), key=lambda found: never_began(found[1])):
+            entry = self.pending_entry(outcome["lane"], outcome["n"])
+            if never_began(outcome):
                 if entry is None or entry["who"] != worker:
                     stale.append(at)
                 else:
                     entry["who"] = SPARE
+                    self.unique.retake(self.jobs[entry["id"]])
             elif entry is None:
                 stale.append(at)
             else:
@@ -228,21 +305,26 @@ class Model:
             if kind == "hold":
                 self.hold_until = self.now + outcome["delay"]
             if outcome["delay"]:
-                job.update(state="delayed", due=self.now + outcome["delay"])
+                due = self.now + outcome["delay"]
+                job.update(state="delayed", due=due, look=due)
                 self._note("delayed", job["id"])
+                self.places.rest(job)
             else:
                 self._place(job, has_envelope=entry["has_envelope"])
 
     def _end(self, job: Found, state: str, keep: int, age: int) -> None:
+        self._unbind(job, state)
         if not keep:
-            del self.jobs[job["id"]]
+            self._forget(job)
             return
+        if state == "completed":
+            job["steps"] = {}
         job.update(state=state, finished=self.now)
         self._keep[state] = keep
         self.ages[state] = age
 
     def _fail(self, job: Found, error: Any, keep: int, age: int) -> None:
-        letter = {"id": job["id"], "what": job["what"], "error": error, "lane": job["lane"]}
+        letter = {name: job[name] for name in ("id", "what", "lane", "unique", "key")} | {"error": error}
         self.letters.append(letter)
         job.update(error=error, letter=letter)
         self._end(job, "failed", keep, age)
@@ -276,9 +358,9 @@ class Model:
         return taken
 
     def _promote_due(self) -> int:
-        due = [job_id for job_id in self.in_state("delayed") if self.jobs[job_id]["due"] <= self.now]
+        due = [job_id for job_id in self.in_state("delayed") if self.jobs[job_id]["look"] <= self.now]
         for job_id in due:
-            self._place(self.jobs[job_id], since=self.jobs[job_id]["due"])
+            self._enter(self.jobs[job_id], since=self.jobs[job_id]["look"])
             self._note("promoted", job_id)
         return len(due)
 
@@ -295,11 +377,11 @@ class Model:
     def _retain_one(self, state: str) -> None:
         ids = self.in_state(state)
         excess = len(ids) - self._keep[state] if state in self._keep else 0
-        gone = set(ids[: max(excess, 0)])
+        gone = ids[: max(excess, 0)]
         if state in self.ages:
-            gone |= {i for i in ids if self.jobs[i]["finished"] <= self.now - self.ages[state]}
+            gone += [i for i in ids if i not in gone and self.jobs[i]["finished"] <= self.now - self.ages[state]]
         for job_id in gone:
-            del self.jobs[job_id]
+            self._forget(self.jobs[job_id])
 
     def _allowed(self, want: int) -> tuple[int, int | None]:
         if self.hold_until is not None and self.hold_until > self.now:
@@ -328,23 +410,43 @@ class Model:
 
     def _claim(self, worker: str, may: int) -> list[Found]:
         claimed: list[Found] = []
+        stepped_back: list[Found] = []
         for lane in LANES:
-            spare = [e for e in self.lanes[lane] if e["who"] == SPARE]
-            new = [e for e in self.lanes[lane] if e["who"] is None]
-            for entry in (spare + new)[: may - len(claimed)]:
-                entry["who"] = worker
-                entry["claimed"] = self.now
+            brought = False
+            while len(claimed) < may:
+                entries = self._next_entries(lane)
+                if not entries:
+                    brought = bool(self.places.top_up(lane, may - len(claimed)))
+                    if not brought:
+                        break
+                    continue
+                entry = entries[0]
+                job = self.jobs[entry["id"]]
+                if job["key"] is not None and not brought and not self.places.may_start(job):
+                    self.lanes[lane].remove(entry)
+                    self.places.step_back(job, entry["t"])
+                    stepped_back.append(job)
+                    continue
+                entry.update(who=worker, claimed=self.now)
                 claimed.append(entry)
-                self._note("active", entry["id"])
+                self.unique.release(job, "started")
+                self._note("active", job["id"])
+        self.places.end_claim(stepped_back)
         if claimed and self.rate is not None:
             self.starts.append((self.now, len(claimed)))
         if self._short and len(claimed) == may and any(e["who"] is None for lane in LANES for e in self.lanes[lane]):
             self.full_at = self.now
         return claimed
 
+    def _next_entries(self, lane: int) -> list[Found]:
+        """What waits in a lane: what was given back comes first."""
+        given_back = [e for e in self.lanes[lane] if e["who"] == SPARE]
+        return given_back + [e for e in self.lanes[lane] if e["who"] is None]
+
     def _next_ms(self, next_at: int | None) -> int:
         moments = [] if next_at is None else [next_at]
-        moments += [self.jobs[job_id]["due"] for job_id in self.in_state("delayed")]
+        moments += [job["look"] for job in self.jobs.values() if job["state"] == "delayed" and job["look"] < PARKED]
+        moments += self.places.looks.values() if self.bound else []
         moments += self.leases.values()
         moments += [s["look"] for s in self.schedules.values() if s["look"] < PARKED]
         return max(min(moments) - self.now, 0) if moments else -1
@@ -390,20 +492,35 @@ class Model:
         job["logged"] += 1
         return True
 
+    def remember(self, lane: int, number: int, job_id: str, field: str, value: Any) -> bool:
+        """Answers whether it was taken."""
+        if self.pending_entry(lane, number) is None:
+            return False
+        self.jobs[job_id]["steps"][field] = value
+        return True
+
+    def recall(self, lane: int, number: int, job_id: str) -> Found | None:
+        """Answers what the job has remembered; None if it is no longer this attempt's."""
+        return None if self.pending_entry(lane, number) is None else dict(self.jobs[job_id]["steps"])
+
     # One job ----------------------------------------------------------------------------------------------------------
 
-    def retry(self, job_id: str) -> str:
-        """Answers `retried`, `unknown`, or the state that forbids it."""
+    def retry(self, job_id: str) -> Any:
+        """Answers `retried`, `unknown`, the state that forbids it, or ("held", by whom)."""
         if self.state(job_id) not in ("failed", "cancelled"):
             return self.state(job_id) or "unknown"
+        holder = self.unique.retake(self.jobs[job_id])
+        if holder is not None:
+            return "held", holder
         self._revive(self.jobs[job_id])
+        self.places.settle()
         self._tell("added", [job_id])
         return "retried"
 
     def _revive(self, job: Found) -> None:
         self.letters = [letter for letter in self.letters if letter is not job["letter"]]
         job.update(attempts=0, stalls=0, releases=0, started=None, progress=None, result=None, letter=None, mark=None)
-        self._place(job)
+        self._enter(job)
 
     def remove(self, job_id: str, force: bool) -> str:
         """Answers `removed`, `unknown`, or `active`."""
@@ -414,11 +531,11 @@ class Model:
         return "removed"
 
     def _take_out(self, job_id: str) -> None:
-        job = self.jobs.pop(job_id)
-        entry = self._entry(job)
-        if entry is not None:
-            self.lanes[job["lane"]].remove(entry)
-            self.cancels.pop(entry["n"], None)
+        job = self.jobs[job_id]
+        self._unbind(job, "removed")
+        self.places.settle()
+        self._leave_lane(job)
+        del self.jobs[job_id]
         self.letters = [letter for letter in self.letters if letter is not job["letter"]]
         self._tell("removed", [job_id])
 
@@ -427,36 +544,68 @@ class Model:
         state = self.state(job_id)
         if state not in ("waiting", "active", "delayed"):
             return {None: "unknown", "cancelled": "already"}.get(state, str(state))
+        self._begin()
         answer = self._begin_cancel(job_id, keep, age)
-        self._publish()
+        self._retain()
+        self._finish()
         return answer
 
     def _begin_cancel(self, job_id: str, keep: int, age: int) -> str:
-        self._told, self._keep = {}, {}
         job, entry = self.jobs[job_id], self._entry(self.jobs[job_id])
         if entry is not None and _is_active(entry):
             asked = {"worker": entry["who"], "keep": keep, "age": age}
             self.cancels.setdefault(entry["n"], asked)
             return "asked"
-        if entry is not None:
-            self.lanes[job["lane"]].remove(entry)
+        self._leave_lane(job)
         self._cancel(job, keep, age)
-        self._retain()
         return "cancelled"
 
+    def cancel_many(self, state: str, count: int | None, name: str | None, keep: int, age: int) -> list[str]:
+        """Answers the ids of those that are cancelled, or whose workers are asked."""
+        ids: list[str] = []
+        picks = [self._parked_picks, self._lane_picks] if state == "waiting" else [self._picks]
+        for pick in picks:
+            while count is None or len(ids) < count:
+                some = pick(state, name)[: None if count is None else count - len(ids)]
+                some = [job_id for job_id in some if job_id not in ids]
+                if not some:
+                    break
+                self._begin()
+                for job_id in some:
+                    self._begin_cancel(job_id, keep, age)
+                self._retain()
+                self._finish()
+                ids += some
+        return ids
+
+    def _picks(self, state: str, name: str | None) -> list[str]:
+        return [i for i in self.in_state(state) if _matches(self.jobs[i], name, None)]
+
+    def _parked_picks(self, _: str, name: str | None) -> list[str]:
+        return [job["id"] for job in self.places.parked_jobs() if _matches(job, name, None)]
+
+    def _lane_picks(self, _: str, name: str | None) -> list[str]:
+        return [i for i in self._picks("waiting", name) if self.jobs[i]["state"] == "lane"]
+
     def promote(self, job_id: str) -> str:
-        """Answers `promoted`, `unknown`, or the state that forbids it."""
+        """Answers `promoted`, `unknown`, `parked` (it waits for another job's end), or the state that forbids it."""
         if self.state(job_id) != "delayed":
             return self.state(job_id) or "unknown"
-        self._place(self.jobs[job_id])
+        if self.jobs[job_id]["look"] == PARKED:
+            return "parked"
+        self._enter(self.jobs[job_id])
+        self.places.settle()
         self._tell("promoted", [job_id])
         return "promoted"
 
     def reschedule(self, job_id: str, start: str) -> str:
-        """Answers `rescheduled`, `unknown`, or the state that forbids it."""
+        """Answers `rescheduled`, `unknown`, `parked` (it waits for another job's end), or the state that forbids it."""
         if self.state(job_id) != "delayed":
             return self.state(job_id) or "unknown"
-        self.jobs[job_id]["due"] = int(start[1:]) + (self.now if start[0] == "+" else 0)
+        if self.jobs[job_id]["look"] == PARKED:
+            return "parked"
+        due = self._due(start)
+        self.jobs[job_id].update(due=due, look=due)
         self._tell("rescheduled", [job_id])
         return "rescheduled"
 
@@ -468,11 +617,16 @@ class Model:
         if job["lane"] == lane:
             return "same"
         entry = self._entry(job)
-        if entry is not None:
-            self.lanes[job["lane"]].remove(entry)
+        if state == "waiting":
+            # One with a key has waited since it came; any other one since now.
+            since = None if job["key"] is None else entry["t"] if entry else job["since"]
+            self.places.leave(job)
+            self._leave_lane(job)
+            job["lane"] = lane
+            self._enter(job, since=since, has_envelope=bool(entry and entry["has_envelope"]))
         job["lane"] = lane
-        if entry is not None:
-            self._place(job, has_envelope=entry["has_envelope"])
+        self.places.changed_lane(job)
+        self.places.settle()
         self._tell("reprioritized", [job_id])
         return "changed"
 
@@ -497,14 +651,33 @@ class Model:
         """Answers the ids of those that went."""
         cutoff = self.now - grace
         if state == "waiting":
-            ids = self._old_waiting(cutoff, limit)
+            ids = self._discard_waiting(cutoff, limit)
         else:
             at = "created" if state == "delayed" else "finished"
             ids = [i for i in self.in_state(state) if self.jobs[i][at] <= cutoff][:limit]
-        self._drop(ids)
-        self._tell("removed", ids)
+            self._drop(ids)
         self._tell("cleaned", [""])
         return ids
+
+    def _discard_waiting(self, cutoff: int, limit: int) -> list[str]:
+        """Those that are parked go first. What becomes of the rest of a key then is seen to before the lanes are."""
+        ids: list[str] = []
+        while some := self._old_parked(cutoff, limit - len(ids)):
+            self._drop(some)
+            ids += some
+        some = self._old_waiting(cutoff, limit - len(ids))
+        self._drop(some)
+        return ids + some
+
+    def _old_parked(self, cutoff: int, limit: int) -> list[str]:
+        ids: list[str] = []
+        for key in self.places.names():
+            for lane in reversed(LANES):
+                for job in self.places.parked[lane, key]:
+                    if job["since"] > cutoff:
+                        break
+                    ids.append(job["id"])
+        return ids[:limit]
 
     def _old_waiting(self, cutoff: int, limit: int) -> list[str]:
         ids: list[str] = []
@@ -519,20 +692,21 @@ class Model:
         return ids
 
     def _drop(self, ids: Iterable[str]) -> None:
+        ids = list(ids)
         for job_id in ids:
-            job = self.jobs.pop(job_id)
-            entry = self._entry(job)
-            if entry is not None:
-                self.lanes[job["lane"]].remove(entry)
+            self._leave_lane(self.jobs[job_id])
+        for job_id in ids:
+            self._unbind(self.jobs[job_id], "removed")
+        self.places.settle()
+        for job_id in ids:
+            del self.jobs[job_id]
+        self._tell("removed", ids)
 
     def drain(self, delayed: bool) -> int:
         """Answers how many went."""
-        waiting = self._old_waiting(self.now, self.size())
-        self._drop(waiting)
-        self._tell("removed", waiting)
+        waiting = self._discard_waiting(self.now, self.size())
         late = self.in_state("delayed") if delayed else []
         self._drop(late)
-        self._tell("removed", late)
         self._tell("drained", [""])
         return len(waiting) + len(late)
 
@@ -550,9 +724,13 @@ class Model:
 
     def retry_many(self, state: str, count: int | None, name: str | None, error: str | None) -> list[str]:
         """Answers the ids of those that wait again."""
-        ids = [i for i in self.in_state(state) if _matches(self.jobs[i], name, error)][:count]
-        for job_id in ids:
-            self._revive(self.jobs[job_id])
+        ids: list[str] = []
+        for job_id in self.in_state(state):
+            job = self.jobs[job_id]
+            if len(ids) != count and _matches(job, name, error) and self.unique.retake(job) is None:
+                self._revive(job)
+                self.places.settle()
+                ids.append(job_id)
         self._tell("added", ids)
         return ids
 
@@ -561,17 +739,27 @@ class Model:
         ids, stay = [], 0
         for letter in [letter for letter in self.letters if _matches(letter, name, error)]:
             job = self.jobs.get(letter["id"])
-            if job is not None and job["letter"] is letter:
+            if job is not None and job["letter"] is letter and self.unique.retake(job) is None:
                 self._revive(job)
-            elif job is None:
-                self.letters = [other for other in self.letters if other is not letter]
-                self._place(self._new_job(letter["id"], letter["lane"], letter["what"]), has_envelope=True)
-            else:
+            elif job is not None or not self._add_again(letter):
                 stay += 1
                 continue
+            self.places.settle()
             ids.append(letter["id"])
         self._tell("redriven", ids)
         return ids, stay
+
+    def _add_again(self, letter: Found) -> bool:
+        unique, key = letter["unique"], letter["key"]
+        if unique and self.unique.holder(unique["key"]) not in (None, letter["id"]):
+            return False
+        self.letters = [other for other in self.letters if other is not letter]
+        self.bound = self.bound or bool(unique or key)
+        job = self._new_job(letter["id"], letter["lane"], letter["what"], unique, key)
+        if unique:
+            self.unique.hold(job["id"], unique)
+        self._enter(job, has_envelope=key is None)
+        return True
 
     def purge_dead(self, name: str | None, error: str | None) -> int:
         """Answers how many letters went."""
@@ -665,11 +853,11 @@ class Model:
             else:
                 run(slot)
         next_slot = following if left - (waiting is not None) > 0 else None
-        self._told, self._keep = {}, {}
+        self._begin()
         if gone is not None:
             self._begin_cancel(gone, *keep_cancelled)
         self._retain()
-        self._publish()
+        self._finish()
         answer = self.enqueue(jobs) if jobs else []
         added = sum(is_new for _, is_new in answer)
         self._tell("skipped", skipped)
@@ -712,8 +900,9 @@ class Model:
 
     # Words ------------------------------------------------------------------------------------------------------------
 
-    def _new_job(self, job_id: str, lane: int, what: Any) -> Found:
+    def _new_job(self, job_id: str, lane: int, what: Any, unique: Found | None = None, key: str | None = None) -> Found:
         job = {
+            **{"unique": unique, "key": key, "look": None, "since": None, "steps": {}},
             **{"id": job_id, "lane": lane, "what": what, "state": "lane", "created": self.now, "n": 0, "due": None},
             **{"attempts": 0, "stalls": 0, "interruptions": 0, "releases": 0, "mark": None, "letter": None},
             **{"started": None, "finished": None, "progress": None, "result": None, "error": None, "errors": {}},
@@ -733,6 +922,43 @@ class Model:
         self.lanes[job["lane"]].append(entry)
         job.update(state="lane", n=number, finished=None)
 
+    def _enter(
+        self, job: Found, *, number: int | None = None, since: int | None = None, has_envelope: bool = False
+    ) -> None:
+        """A job comes in: at the end of its lane, or where its key has it wait."""
+        if job["key"] is None:
+            self._place(job, number=number, since=since, has_envelope=has_envelope)
+            return
+        if number is None:
+            self.counter += 1
+            number = self.counter
+        self.places.enter(job, number, self.now if since is None else since)
+
+    def _leave_lane(self, job: Found) -> None:
+        entry = self._entry(job)
+        if entry is not None:
+            self.lanes[job["lane"]].remove(entry)
+            self.cancels.pop(entry["n"], None)
+            job["state"] = "gone"
+
+    def _unbind(self, job: Found, how: str) -> None:
+        """A job goes its last step: `completed`, `failed`, `cancelled` or `removed`."""
+        self.unique.release(job, how)
+        self.places.leave(job)
+
+    def _forget(self, job: Found) -> None:
+        """Nothing of an ended job is kept, or no longer."""
+        self.unique.release(job, "forgotten")
+        del self.jobs[job["id"]]
+
+    def _begin(self) -> None:
+        self._told, self._keep = {}, {}
+
+    def _finish(self) -> None:
+        self.places.settle()
+        for kind, ids in self._told.items():
+            self._tell(kind, ids)
+
     def _entry(self, job: Found) -> Found | None:
         if job["state"] != "lane":
             return None
@@ -740,10 +966,6 @@ class Model:
 
     def _sorted(self, jobs: Iterable[Found], at: str) -> list[str]:
         return [job["id"] for job in sorted(jobs, key=lambda job: (job[at], job["id"].encode()))]
-
-    def _publish(self) -> None:
-        for kind, ids in self._told.items():
-            self._tell(kind, ids)
 
     def _note(self, kind: str, job_id: str) -> None:
         self._told.setdefault(kind, []).append(job_id)

@@ -13,8 +13,10 @@ from streamq._engine import codec
 from streamq._engine.store import Store
 from streamq._engine.transitions import Claim, Outcome, TickArgs, TickReply
 from streamq.events import unfold
+from streamq.fairness import KeyLimits
 from streamq.job import JobError
 from tests.model.clock import set_clock
+from tests.model.key_places import NOTHING, Places
 from tests.model.model import Found, Model
 
 T = TypeVar("T")
@@ -51,6 +53,8 @@ class Real:
         )
         self.store: Store = self.queue._store
         self.base = self.store.base
+        self._others = Queue("q", settings=self.queue.settings)
+        """Other processes', which learn by themselves whether the queue has had bound jobs."""
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Wait for a call."""
@@ -59,6 +63,7 @@ class Real:
     def close(self) -> None:
         """Close the connections."""
         self.run(self.queue.close())
+        self.run(self._others.close())
         self.runner.close()
         self.client.close()
 
@@ -66,6 +71,8 @@ class Real:
         """Be empty, at a time."""
         self.client.flushdb()
         self.last_event = "-"
+        for queue in (self.queue, self._others):
+            queue._store._bound = False
         set_clock(self.client, now)
 
     # A worker's turn --------------------------------------------------------------------------------------------------
@@ -84,7 +91,8 @@ class Real:
         """Tick, and tell the reply as the model does."""
         args = TickArgs(worker=worker, lease_ms=lease, max_stalls=max_stalls, events_cap=EVENTS_CAP, dead_cap=10_000)
         sent = [_outcome(outcome) for outcome in outcomes]
-        reply = self.run(self.store.tick(args, want, sent, list_held=list_held, marks=marks))
+        store = self.store if worker == "ann" else self._others._store
+        reply = self.run(store.tick(args, want, sent, list_held=list_held, marks=marks))
         return _told(reply)
 
     # Looking ----------------------------------------------------------------------------------------------------------
@@ -104,8 +112,13 @@ class Real:
         pages = dict(
             zip(STATES, await asyncio.gather(*(queue.jobs(JobState(s), count=1000) for s in STATES)), strict=True)
         )
-        stats, workers, letters, limits, schedules = await asyncio.gather(
-            queue.stats(), queue.workers(), queue.dead_letters(count=1000), queue.limits(), queue.schedules()
+        stats, workers, letters, limits, schedules, keys = await asyncio.gather(
+            queue.stats(),
+            queue.workers(),
+            queue.dead_letters(count=1000),
+            queue.limits(),
+            queue.schedules(),
+            queue.keys(),
         )
         jobs = await asyncio.gather(*map(queue.get_job, also))
         logs = await asyncio.gather(*map(queue.logs, also))
@@ -134,6 +147,17 @@ class Real:
                 limits.max_size,
             ),
             "schedules": {s.id: (s.fired, s.skipped, s.paused, s.last_job_id) for s in schedules},
+            "keys": [(k.key, k.jobs, k.parked, k.paused, *_limits(k.limits)) for k in keys],
+            "keys in all": (keys.total, *_limits(keys.limits)),
+            "unique": {kind: self._texts(kind) for kind in ("unique", "next")},
+        }
+
+    def _texts(self, kind: str) -> dict[str, str]:
+        """Keys whose values are job ids: no view tells of them."""
+        prefix = f"{self.base}:{kind}:"
+        return {
+            key.decode().removeprefix(prefix): self.client.get(key).decode()
+            for key in self.client.scan_iter(match=f"{prefix}*", count=1000)
         }
 
 
@@ -149,7 +173,7 @@ def expected(model: Model, also: list[str]) -> Found:
             **{"dead": len(model.letters), "paused": model.paused},
             "workers": sum(until >= model.now for until in model.leases.values()),
         },
-        "waiting": {lane: len(model.waiting(lane)) for lane in model.lanes},
+        "waiting": {lane: model.waiting(lane) for lane in model.lanes},
         "oldest": {lane: model.oldest(lane) for lane in model.lanes},
         "workers": {
             worker: (
@@ -168,7 +192,22 @@ def expected(model: Model, also: list[str]) -> Found:
         ],
         "limits": (model.paused, model.rate, model.max_active, model.max_size),
         "schedules": {name: (s["fired"], s["skipped"], s["paused"], s["last"]) for name, s in model.schedules.items()},
+        "keys": [_expected_key(model.places, key) for key in model.places.names()],
+        "keys in all": (len(model.places.names()), *model.places.common.values()),
+        "unique": {
+            "unique": {key: holder for key, (holder, _) in model.unique.holders.items()},
+            "next": model.unique.nexts,
+        },
     }
+
+
+def _expected_key(places: Places, key: str) -> tuple[Any, ...]:
+    parked = places.count(key) - len(places.placed[key])
+    return key, places.count(key), parked, key in places.paused, *places.own.get(key, NOTHING).values()
+
+
+def _limits(limits: KeyLimits) -> tuple[Any, ...]:
+    return limits.concurrency, limits.rate and (limits.rate.max, limits.rate.per_ms), limits.weight
 
 
 def _job(job: JobSnapshot | None) -> Found | None:
@@ -182,7 +221,7 @@ def _job(job: JobSnapshot | None) -> Found | None:
         "errors": {attempt: _error(error) for attempt, error in job.errors.items()},
         "created": _ms(job.created_at),
         "started": "running" if job.state is JobState.ACTIVE and started else _ms(started),
-        **{"finished": _ms(job.finished_at), "due": _ms(job.run_at)},
+        **{"finished": _ms(job.finished_at), "due": _ms(job.run_at), "unique": job.unique_key},
     }
 
 
@@ -202,6 +241,7 @@ def _expected_job(model: Model, job_id: str) -> Found | None:
         "result": job["result"] if state == "completed" else None,
         "finished": job["finished"] if state in ("completed", "failed", "cancelled") else None,
         "due": job["due"] if state == "delayed" else None,
+        "unique": job["unique"] and job["unique"]["key"],
     }
 
 
@@ -246,5 +286,5 @@ def _claim(claim: Claim) -> Found:
     counts = {"attempts": claim.attempts_made, "stalls": claim.stalls}
     more = {"interruptions": claim.interruptions, "releases": claim.releases}
     number = int(claim.entry.partition("-")[0])
-    what = what_of(claim.envelope)
-    return {"id": claim.job_id, "lane": claim.lane, "n": number, "what": what, **counts, **more}
+    what, cursor = what_of(claim.envelope), claim.cursor.decode() or None
+    return {"id": claim.job_id, "lane": claim.lane, "n": number, "what": what, "cursor": cursor, **counts, **more}
