@@ -17,6 +17,8 @@ from streamq.errors import StoreRefused
 PAGE = 500
 _HASHES = (b"job", b"children", b"steps", b"schedule")
 _STREAMS = (b"lane", b"dead")
+_KIND = re.compile(rb"sq:\{[^{}]*\}[^:{}]*:(.*)", re.DOTALL)
+"""What a key is, behind its queue's base."""
 _BATCH = re.compile(rb"batch:[^:]+")
 _PIECES = tuple(b"d%d" % n if n else b"d" for n in range(16))
 
@@ -29,13 +31,15 @@ async def find_references(wire: Wire, pattern: re.Pattern[bytes]) -> set[bytes]:
 
     Raises:
         StoreUnavailable: Redis was away; nothing is known.
-        StoreRefused: It answered that it can't.
+        StoreRefused: It answered that it can't, or is one node of a cluster, whose others hold jobs, too.
     """
+    if b"cluster_enabled:1" in await _call(wire, "INFO", "cluster"):
+        raise StoreRefused("this is a Redis Cluster: no node of it knows all jobs, so what they need can't be told")
     found: set[bytes] = set()
     for _ in range(2):
         streams = []
         async for key in _keys(wire):
-            kind = key.partition(b"}:")[2]
+            kind = told[1] if (told := _KIND.fullmatch(key)) else b""
             if kind.partition(b":")[0] in _STREAMS:
                 streams.append(key)
             elif kind.partition(b":")[0] in _HASHES:

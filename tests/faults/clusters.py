@@ -47,9 +47,13 @@ class Node(RedisServer):
         """Whether it takes writes."""
         return b"role:master" in replication_of(self)
 
+    def connect(self) -> redis.Redis:
+        """Return a client of this node alone; the caller closes it."""
+        return redis.Redis.from_url(self.unix_url, socket_timeout=5)
+
     def info(self) -> str:
         """What it says of the cluster."""
-        with redis.Redis.from_url(self.unix_url, socket_timeout=5) as client:
+        with self.connect() as client:
             client.set_response_callback("CLUSTER INFO", lambda reply: reply)
             return text_of(client.execute_command("CLUSTER INFO"))
 
