@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from streamq.cli import arguments
@@ -12,7 +13,10 @@ from streamq.errors import StoreRefused
 
 if TYPE_CHECKING:
     from streamq._engine.store import Store
+    from streamq._engine.wire import Wire
     from streamq.cli.session import Session
+    from streamq.queue import Queue
+    from streamq.settings import Settings
 
 PINGS = 50
 CONFIG = ("maxmemory-policy", "save", "appendonly", "appendfsync")
@@ -53,7 +57,7 @@ def add_parsers(commands: arguments.Commands) -> None:
 
 async def doctor(session: Session) -> int:
     """Gather facts, judge them, and tell."""
-    findings = judge(await gather(session))
+    findings = [finding for facts in await gather(session) for finding in judge(facts)]
     if session.out.json:
         for finding in findings:
             session.out.record(finding)
@@ -67,31 +71,43 @@ async def doctor(session: Session) -> int:
     return 1 if any(finding.level in bad for finding in findings) else 0
 
 
-async def gather(session: Session) -> Facts:
-    """Ask the server all that is to be known, and do without what this user may not ask.
+async def gather(session: Session) -> list[Facts]:
+    """Ask each server that serves one of the queues all that is to be known, and do without what may not be asked.
 
     Raises:
-        StoreUnavailable: It can't be reached.
+        StoreUnavailable: One can't be reached.
     """
     from streamq._engine import keys
     from streamq._engine.endpoint import Endpoint
-    from streamq._engine.store import Store
     from streamq._engine.wire import Wire
 
     settings = session.settings
-    async with session.queues() as queues:
-        wire = Wire(Endpoint(settings.redis_url, settings.timeout, keys.base(queues[0].name)))
-        try:
-            store = Store(queues[0].name, wire, settings)
-            info, config = await _info(store), await _config(store)
-            pings, ahead = await _pings(store)
-            refused, script_error = await _permissions(store)
-        finally:
-            await wire.close()
-        counted = {} if script_error or refused else {queue.name: await queue.stats() for queue in queues}
+    found = []
+    async with session.queues() as queues, AsyncExitStack() as stack:
+        served: dict[Any, tuple[Wire, list[Queue]]] = {}
+        for queue in queues:
+            wire = Wire(Endpoint(settings.redis_url, settings.timeout, keys.base(queue.name)))
+            stack.push_async_callback(wire.close)
+            if wire.in_cluster:
+                await wire.call("PING")  # so that its place is known
+            served.setdefault(wire.place, (wire, []))[1].append(queue)
+        for wire, its_queues in served.values():
+            found.append(await _ask(wire, its_queues, settings))
+    return found
+
+
+async def _ask(wire: Wire, queues: list[Queue], settings: Settings) -> Facts:
+    from streamq._engine.store import Store
+
+    store = Store(queues[0].name, wire, settings)
+    info, config = await _info(store), await _config(store)
+    pings, ahead = await _pings(store)
+    refused, script_error = await _permissions(store)
+    counted = {} if script_error or refused else {queue.name: await queue.stats() for queue in queues}
+    place = f"{wire.place[0]}:{wire.place[1]}" if wire.in_cluster and wire.place else ""
     return Facts(
         info=info, config=config, pings=pings, clock_ahead=ahead, refused=refused, script_error=script_error,
-        queues=counted,
+        queues=counted, node=place,
     )  # fmt: skip
 
 

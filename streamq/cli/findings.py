@@ -51,6 +51,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     refused: Mapping[str, str]
     script_error: str
     queues: Mapping[str, QueueStats]
+    node: str = ""
+    """Which node of a cluster this is, if it was reached by the cluster's address."""
 
     def number(self, name: str) -> int:
         """Return a number of INFO, 0 if it is not there."""
@@ -84,10 +86,12 @@ def _version(facts: Facts) -> Iterator[Finding]:
 def _mode(facts: Facts) -> Iterator[Finding]:
     if facts.info.get("loading") == "1":
         yield Finding("wrong", "role", "the server is loading its data", "wait until it has done so")
-    if facts.info.get("redis_mode") == "cluster":
+    if facts.node:
+        yield Finding("ok", "cluster mode", f"on; node {facts.node}")
+    elif facts.info.get("redis_mode") == "cluster":
         yield Finding(
-            "wrong", "cluster mode", "on, and streamq talks to one node: queues in other nodes' slots fail",
-            "use a server without cluster mode (with replicas and Sentinel, if it has to survive a machine)",
+            "wrong", "cluster mode", "on, and the address is one node's: queues in other nodes' slots are refused",
+            "use the cluster's address: redis+cluster://host:port,host:port",
         )  # fmt: skip
     else:
         yield Finding("ok", "cluster mode", "off")

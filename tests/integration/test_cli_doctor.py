@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamq.cli.findings import ACL
+from tests.faults.clusters import Cluster, slot_of
 from tests.integration.cli import Cli, CliWorker, Done
 from tests.servers import RedisServer
 
@@ -41,11 +42,21 @@ def test_what_loses_jobs_is_wrong_and_ends_with_1(server: RedisServer, tmp_path:
     assert "CONFIG SET appendonly yes" in Cli(server.url, tmp_path)("doctor", "q", code=1).out
 
 
-def test_cluster_mode_is_found(tmp_path: Path, server: RedisServer) -> None:
-    with RedisServer(port=0, arguments=["--cluster-enabled", "yes"]) as clustered:
-        done = Cli(clustered.url, tmp_path)("doctor", "q", "--json", code=1)
-    assert levels(done)["cluster mode"] == "wrong"
-    assert levels(done)["scripts"] == "wrong"  # no node serves the slot
+def test_a_cluster_is_fit_by_its_own_address_and_not_by_that_of_a_node(tmp_path: Path) -> None:
+    with Cluster() as cluster:
+        done = Cli(cluster.cluster_url, tmp_path)("doctor", "q", "--json")
+        three = Cli(cluster.cluster_url, tmp_path)("doctor", "a", "b", "c", "--json")
+        nodes = {cluster.owner(slot_of(f"sq:{{{name}}}")).port for name in "abc"}
+        owner = cluster.owner(slot_of("sq:{q}"))
+        other = next(node for node in cluster.nodes if node.is_primary and node is not owner)
+        by_node = Cli(other.url, tmp_path)("doctor", "q", "--json", code=1)
+    assert levels(done)["cluster mode"] == "ok"
+    assert f"127.0.0.1:{owner.port}" in done.out
+    assert all(f"on; node 127.0.0.1:{port}" in three.out for port in nodes)
+    assert len(nodes) == three.out.count("on; node")
+    assert levels(by_node)["cluster mode"] == "wrong"
+    assert "redis+cluster://" in by_node.out
+    assert levels(by_node)["scripts"] == "wrong"
 
 
 def as_user(server: RedisServer, folder: Path, *rules: str) -> Cli:

@@ -57,6 +57,7 @@ def test_a_healthy_server_is_found_so_and_needs_no_advice() -> None:
         ("version", "wrong", "Redis 6.2.14 is too old", {"info": {"redis_version": "6.2.14"}}),
         ("version", "ok", "Valkey 9.1.2", {"info": {"redis_version": "7.2.4", "valkey_version": "9.1.2"}}),
         ("cluster mode", "wrong", "one node", {"info": {"redis_mode": "cluster"}}),
+        ("cluster mode", "ok", "on; node db:7000", {"info": {"redis_mode": "cluster"}, "node": "db:7000"}),
         ("role", "wrong", "a replica of db:1", {"info": {"role": "slave", "master_host": "db", "master_port": "1"}}),
         ("role", "wrong", "loading", {"info": {"loading": "1"}}),
         ("maxmemory-policy", "wrong", "jobs vanish", {"info": {"maxmemory_policy": "allkeys-lru"}}),
