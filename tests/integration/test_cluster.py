@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import RedisCluster
 
-from streamq import ActiveJob, FlowJob, Processors, Queue, Settings, Worker
+import streamq.sync
+from streamq import ActiveJob, FlowJob, Processors, Queue, Schedule, Settings, Unique, Worker
 from streamq._engine import keys
 from streamq._engine.cluster import slot_of
-from streamq.errors import InvalidInput, StoreRefused
+from streamq.errors import InvalidInput, JobFailed, StoreRefused
+from streamq.exporter import Exporter
 from tests.faults.clusters import Cluster
+from tests.integration.cli import Cli
 from tests.servers import RedisServer
 
 pytestmark = pytest.mark.timeout(120)
@@ -144,3 +148,87 @@ async def test_a_server_that_is_no_cluster_says_so(server: RedisServer) -> None:
     async with Queue("q", f"redis+cluster://127.0.0.1:{server.port}", settings=SETTINGS) as queue:
         with pytest.raises(StoreRefused, match=r"does not tell the cluster's slots: .*cluster support disabled"):
             await queue.add("x")
+
+
+async def test_schedules_events_dead_letters_and_durable_adds_work_there(cluster: Cluster, url: str) -> None:
+    settings = Settings(lease=3, durable_replicas=1, attempts=1)
+
+    async def run(job: ActiveJob[Any]) -> Any:
+        if job.name == "fails":
+            raise ValueError("no")
+        await job.progress(50)
+        return await job.step("once", lambda: job.data)
+
+    async with Queue("all", url, settings=settings) as queue, Queue("{all}dead", url, settings=settings) as dead:
+        seen: set[str] = set()
+        all_seen = asyncio.Event()
+
+        async def watch() -> None:
+            async for event in queue.events(after="0-0"):
+                seen.add(event.kind)
+                if {"progress", "completed", "dead"} <= seen:
+                    all_seen.set()
+
+        watching = asyncio.create_task(watch())
+        worker = Worker("all", run, redis=url, settings=settings, dead_letter_queue="{all}dead")
+        async with worker, asyncio.timeout(60):
+            assert await (await queue.add("echo", 7, durable=True)).result() == 7
+            await queue.upsert_schedule("s", Schedule(every=3_600, name="echo", data=8))
+            assert await (await queue.trigger_schedule("s")).result() == 8
+            failed = await queue.add("fails", key="tenant", unique=Unique("one"))
+            with pytest.raises(JobFailed):
+                await failed.result()
+            await all_seen.wait()
+            async for event in dead.events(after="0-0"):
+                if event.kind == "added":
+                    break
+            (letter,) = await queue.dead_letters()
+            assert letter.job_id == failed.id
+            assert len((await queue.redrive(letter.id)).job_ids) == 1
+            assert len(await queue.workers()) == 1
+        watching.cancel()
+
+
+async def test_the_command_line_the_sync_face_and_the_exporter_take_the_clusters_url(
+    cluster: Cluster, url: str, tmp_path: Path
+) -> None:
+    names = names_on_all_nodes(cluster, "faces")
+    settings = Settings(redis_url=url)
+
+    def add_synchronously() -> list[str]:
+        ids = []
+        for name in names:
+            with streamq.sync.Queue(name, settings=settings) as queue:
+                ids.append(queue.add("echo", 1).id)
+        return ids
+
+    assert await asyncio.to_thread(add_synchronously) == ["1", "1", "1"]
+    told = await asyncio.to_thread(Cli(url, tmp_path), "stats", *names, "--json")
+    assert [(record["queue"], record["waiting"]) for record in told.records] == [(name, 1) for name in names]
+    exporter = Exporter(names, settings)
+    try:
+        found = {metric.name: metric for metric in await asyncio.to_thread(lambda: list(exporter.collect()))}
+    finally:
+        await asyncio.to_thread(exporter.close)
+    waiting = [s.value for s in found["streamq_queue_jobs"].samples if s.labels["state"] == "waiting" and s.value]
+    assert waiting == [1, 1, 1]
+
+
+async def test_payloads_are_not_cleaned_by_what_one_node_knows(cluster: Cluster, url: str, tmp_path: Path) -> None:
+    for address in (url, cluster.url):
+        done = await asyncio.to_thread(Cli(address, tmp_path), "offload", "clean", str(tmp_path), "-y", code=3)
+        assert "this is a Redis Cluster: no node of it knows all jobs" in done.err
+
+
+async def test_a_worker_stops_cleanly_after_its_queue_has_moved(cluster: Cluster, url: str) -> None:
+    """Its parked tick is on one server and its other connection on another: that one is not asked to unblock it."""
+    slot = slot_of(keys.base("stops"))
+    async with Queue("stops", url, settings=SETTINGS) as queue:
+        worker = Worker("stops", echo, redis=url, settings=SETTINGS)
+        async with worker:
+            assert await (await queue.add("echo", 1)).result(timeout=20) == 1
+            home = cluster.owner(slot)
+            target = next(node for node in cluster.nodes if node.is_primary and node is not home)
+            await asyncio.to_thread(cluster.move, slot, target)
+            assert await (await queue.add("echo", 2)).result(timeout=20) == 2
+        assert (await queue.stats()).workers == 0

@@ -396,6 +396,8 @@ async def test_clean_deletes_what_is_old_and_spares_all_that_a_job_a_letter_or_a
         await queue.upsert_schedule("s", Schedule(every=3_600, name="one", data=LARGE))
         waiting = await queue.add_many([("one", LARGE)] * 2 + [("one", n) for n in range(MANY)])
         await other.add("one", LARGE, job_id="own:batch:1")
+        async with Queue("{q}tagged", settings=settings, codec=old) as tagged:
+            await tagged.add("one", LARGE, delay=3_600)
         removed = await queue.add("one", LARGE)
         await queue.remove(removed.id)
         store.put(f"{old.today()}/{'a' * 32}", b"of an add that failed")
