@@ -150,7 +150,11 @@ local function acknowledge(turn, lane, entries, ids)
   end
   local fresh = {}
   for at, entry in ipairs(entries) do
-    local was_held = held > 0 and (read_entry(key, entry) or redis.call('HGET', job_key(turn, ids[at]), 'e') == entry)
+    local was_held = held > 0 and read_entry(key, entry)
+    if held > 0 and not was_held then
+      local state, its_entry = unpack(redis.call('HMGET', job_key(turn, ids[at]), 's', 'e'))
+      was_held = state == 'q' and its_entry == entry -- the record of a job that has ended still names its last one
+    end
     fresh[entry] = was_held and 1 or 0
   end
   return fresh

@@ -160,6 +160,17 @@ async def test_the_outcome_of_a_lease_that_moved_on_changes_nothing(bench: Bench
     assert bench.pending() == {again.entry: "bob"}
 
 
+@pytest.mark.parametrize("how", [done, fail, lambda claim: retry(claim, 60_000)], ids=["done", "fail", "retry"])
+async def test_an_outcome_that_is_sent_again_beside_a_new_one_is_stale(bench: Bench, how: EndsBy) -> None:
+    await bench.add("own")
+    await bench.add()
+    first, second = await bench.claim(want=2)
+    await bench.tick(outcomes=[how(first)])
+    before = bench.record(first.job_id), bench.events_of(first.job_id), len(bench.dead_letters())
+    assert (await bench.tick(outcomes=[how(first), done(second)])).stale == [0]
+    assert (bench.record(first.job_id), bench.events_of(first.job_id), len(bench.dead_letters())) == before
+
+
 async def test_an_entry_that_somebody_deleted_counts_beside_a_stale_outcome(bench: Bench) -> None:
     await bench.add("own")
     await bench.add(count=2)
