@@ -11,7 +11,7 @@ from tests.lua.places import misplaced
 
 LANES = (1, 2, 3, 4)
 SPARE = "spare"
-SETS = {"d": "delayed", "c": "completed", "f": "failed", "x": "cancelled"}
+SETS = {"d": "delayed", "c": "completed", "f": "failed", "x": "cancelled", "w": "waiting_children"}
 
 
 def faults(client: redis.Redis, base: str) -> list[str]:
@@ -57,6 +57,7 @@ def faults(client: redis.Redis, base: str) -> list[str]:
             if key.decode().partition(f":{kind}:")[2] not in records:
                 found.append(f"{key.decode()} belongs to no record")
     found += _unique_keys(client, base, records)
+    found += [fault for job_id in records for fault in _children(client, base, job_id, records[job_id])]
     if spare and not int(client.hget(f"{base}:meta", "spare") or 0):
         found.append(f"{spare} claims that were given back are known to nobody")
     if client.llen(f"{base}:wake") > 1:
@@ -79,6 +80,19 @@ def _unique_keys(client: redis.Redis, base: str, records: dict[str, dict[str, st
                 found.append(f"{kind} key {name} is of job {job_id}, which has ended")
             elif kind == "next" and record is not None and record["s"] != "d":
                 found.append(f"job {job_id} is next for key {name}, and its state is {record['s']}")
+    return found
+
+
+def _children(client: redis.Redis, base: str, job_id: str, record: dict[str, str]) -> list[str]:
+    """A parent's count of open children is that of its list; one that waits for none does not wait."""
+    told = {field.decode(): value for field, value in client.hgetall(f"{base}:children:{job_id}").items()}
+    had, left = int(record.get("fn", 0)), int(record.get("fo", 0))
+    ended = sum(field.startswith("e") for field in told)
+    found = []
+    if left != had - ended:
+        found.append(f"job {job_id} has {had} children of which {ended} have ended, and counts {left} open")
+    if record.get("s") == "w" and not left:
+        found.append(f"job {job_id} waits for children, and none is open")
     return found
 
 

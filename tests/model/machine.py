@@ -19,11 +19,12 @@ from streamq.errors import DuplicateJob, QueueBusy, QueueFull
 from tests.model import keyspace
 from tests.model.clock import set_clock
 from tests.model.model import Found, Model
-from tests.model.real import KEEP_CANCELLED, Real, envelope, expected
+from tests.model.real import KEEP_CANCELLED, STATES, Real, envelope, expected
 
 START = 1_790_000_000_000
 WORKERS = ("ann", "bob", "cyd")
 OWN_IDS = ("x", "y", "z")
+PARENT_IDS = ("p", "q")
 UNIQUE_KEYS = ("u", "v")
 KEYS = ("a", "b")
 SCHEDULES = {"daily": None, "twice": 2}
@@ -80,6 +81,7 @@ THEMES = {
     "plain": plain_jobs,
     "unique": plain_jobs | unique_jobs,
     "keys": plain_jobs | keyed_jobs,
+    "flows": plain_jobs,
     "all": plain_jobs | unique_jobs | keyed_jobs | both_jobs,
 }
 """What the jobs of a run are mostly like: they have to meet their like to matter to each other."""
@@ -140,6 +142,8 @@ class Machine(RuleBasedStateMachine):
     def add(self, data: st.DataObject) -> None:
         self.calls += 1
         jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=5))
+        if self.theme in ("flows", "all") and self.steps > self.bound_from and data.draw(st.booleans()):
+            jobs = self._flow(jobs, data)
         self._add(data.draw(st.sampled_from(["n", "m"])), self.calls, jobs, all_or_none=data.draw(st.booleans()))
 
     def add_again(self, data: st.DataObject) -> None:
@@ -149,6 +153,37 @@ class Machine(RuleBasedStateMachine):
             number, _ = self.model.answers[nonce]
             jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=2))
             self._add(nonce, number - data.draw(st.integers(0, 2)), jobs)
+
+    def _flow(self, jobs: list[Found], data: st.DataObject) -> list[Found]:
+        """These jobs below a parent, and some of them below another one as well that stands between."""
+        token = f"{self.calls:012x}"
+        top, middle = data.draw(st.permutations(PARENT_IDS))
+        between = data.draw(st.integers(0, len(jobs)))
+        links: list[list[tuple[str, int, str]]] = [[] for _ in jobs]
+        places = {top: 0, middle: 0}
+        policies = st.sampled_from("ffcir")
+
+        def below(parent: str) -> tuple[str, int, str]:
+            places[parent] += 1
+            return parent, places[parent], data.draw(policies)
+
+        for at in range(between):
+            links[at].append(below(middle))
+        above = [below(top)] if between else []
+        for at in range(len(jobs)):
+            if at >= between or data.draw(st.integers(0, 2)) == 0:
+                links[at].append(below(top))
+
+        def family(parents: list[tuple[str, int, str]], count: int) -> Found:
+            keep, only = data.draw(st.sampled_from([100, 100, 0])), count and data.draw(st.sampled_from([0, 0, 0, 1]))
+            return {"token": token, "parents": parents, "children": count, "keep": keep, "only": bool(only)}
+
+        ids = [(top, []), (middle, above)] if between else [(top, [])]
+        flow = [
+            {**_not_next(data.draw(self._jobs())), "id": parent, "family": family(parents, places[parent])}
+            for parent, parents in ids
+        ]
+        return flow + [{**one, "family": family(link, 0)} for one, link in zip(jobs, links, strict=True)]
 
     def _jobs(self) -> st.SearchStrategy[Found]:
         return THEMES[self.theme if self.steps > self.bound_from else "plain"]
@@ -325,7 +360,7 @@ class Machine(RuleBasedStateMachine):
         name, error = data.draw(st.none() | names), data.draw(error_types)
         everything = name is None and error is None
         if what == "clean":
-            state = data.draw(st.sampled_from(["waiting", "delayed", "completed", "failed", "cancelled"]))
+            state = data.draw(st.sampled_from([state for state in STATES if state != "active"]))
             grace = data.draw(st.sampled_from([0, 0, 1, 400, 10_000]))
             limit = None if state == "delayed" else data.draw(st.sampled_from([None, 1, 2]))
             ids = self.real.run(queue.clean(grace / 1000, limit, JobState(state)))
@@ -341,7 +376,7 @@ class Machine(RuleBasedStateMachine):
             ids = self.real.run(queue.retry_many(JobState(state), count, name=name, error_type=error))
             assert ids == model.retry_many(state, count, name, error)
         elif what == "cancel_many":
-            state = data.draw(st.sampled_from(["waiting", "delayed", "active"]))
+            state = data.draw(st.sampled_from(["waiting", "delayed", "active", "waiting_children"]))
             count = data.draw(st.sampled_from([None, 2]))
             ids = self.real.run(queue.cancel_many(JobState(state), count, name=name, reason="unwanted"))
             assert ids == model.cancel_many(state, count, name, *KEPT)
@@ -474,6 +509,22 @@ def laid_out(jobs: Sequence[Found]) -> list[NewJob]:
     return [NewJob(job["lane"], _start(job), job["id"], envelope(job["what"])) for job in jobs]
 
 
+def _not_next(job: Found) -> Found:
+    """A job with children can't be next for its unique key: who adds it is told so."""
+    unique = job.get("unique")
+    return job if not unique else {**job, "unique": {**unique, "conflict": "replace"}}
+
+
+def _family(family: Found) -> Found:
+    bonds: Found = {"t": family["token"]}
+    if family["parents"]:
+        bonds["p"] = [("", *link) for link in family["parents"]]
+    if family["children"]:
+        keep = f"{family['keep']}:{DAY_MS}"
+        bonds |= {"n": family["children"], "k": f"{keep}:{keep}:10000{'!' if family['only'] else ''}"}
+    return bonds
+
+
 def _start(job: Found) -> str | bytes:
     unique, bonds = job.get("unique"), {}
     if unique:
@@ -483,6 +534,8 @@ def _start(job: Found) -> str | bytes:
             bonds["u"]["t"] = unique["ttl"] * TTL_FACTOR
     if job.get("key"):
         bonds["k"] = job["key"]
+    if job.get("family"):
+        bonds["f"] = _family(job["family"])
     return bound_start(job["start"], bonds) if bonds else str(job["start"])
 
 

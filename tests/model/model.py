@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tests.model.families import Families, end_of
 from tests.model.key_places import Places
 from tests.model.unique import UniqueKeys
 
@@ -19,6 +20,7 @@ SPARE = "spare"
 ERRORS_KEPT = 10
 POISON_KEEP, POISON_AGE_MS = 500, 604_800_000
 AUDIT_MS = 30_000
+UNENDED = ("waiting", "active", "delayed", "waiting_children")
 HAND_OUT_MS, LOOK_AGAIN_MS = 1_000, 500
 PARKED = 9_000_000_000_000_000
 
@@ -28,7 +30,7 @@ Found = dict[str, Any]
 class Model:
     """One queue. `jobs` holds what is known of each job, `lanes` the entries of each lane in order.
 
-    What binds jobs to others is told by models of its own: `unique` and `places`.
+    What binds jobs to others is told by models of its own: `unique`, `places` and `families`.
     """
 
     def __init__(self, now: int) -> None:
@@ -56,7 +58,8 @@ class Model:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.audit_at = 0
         self.bound = False
-        self.unique, self.places = UniqueKeys(self), Places(self)
+        self.unique, self.places, self.families = UniqueKeys(self), Places(self), Families(self)
+        self._ages: dict[str, int] = {}
         self._told: dict[str, list[str]] = {}
         self._keep: dict[str, int] = {}
 
@@ -67,7 +70,7 @@ class Model:
         if state in ("waiting", "active"):
             found = [e["id"] for lane in LANES for e in self.lanes[lane] if _is_active(e) == (state == "active")]
             return found + [job["id"] for job in self.places.parked_jobs() if state == "waiting"]
-        at = "look" if state == "delayed" else "finished"
+        at = {"delayed": "look", "waiting_children": "since"}.get(state, "finished")
         return self._sorted((job for job in self.jobs.values() if job["state"] == state), at)
 
     def state(self, job_id: str) -> str | None:
@@ -108,7 +111,7 @@ class Model:
     # Producers --------------------------------------------------------------------------------------------------------
 
     def add(self, nonce: str, number: int, jobs: Sequence[Found], *, all_or_none: bool = False) -> Any:
-        """Jobs have `lane`, `start` (0, or "+ms", "@ms"), `id`, what they are, and perhaps `unique` and `key`.
+        """Jobs have `lane`, `start` (0, or "+ms", "@ms"), `id`, what they are, and perhaps `unique`, `key`, `family`.
 
         Answers [(id, is new) …]; `overtaken`; ("full", size, limit); ("refused", who holds the key, the key).
         """
@@ -138,6 +141,8 @@ class Model:
             job_id = new["id"] or str(number)
             there = job_id if job_id in self.jobs else self._add_one(job_id, number, new, told)
             answer.append((there or job_id, there is None))
+            if there is not None and new.get("family"):
+                self._go_on(self.families.adopt(there, new["family"]))
         self._tell("added", told["added"])
         self._tell("delayed", told["delayed"])
         self.places.settle()
@@ -146,7 +151,12 @@ class Model:
     def _add_one(self, job_id: str, number: int, new: Found, told: dict[str, list[str]]) -> str | None:
         """Answers who is there instead."""
         unique, key, due = new.get("unique"), new.get("key"), self._due(new["start"])
-        self.bound = self.bound or bool(unique or key)
+        family = new.get("family")
+        if family and family["parents"]:
+            family = {**family, "parents": self.families.willing(family)}
+            if not family["parents"]:
+                return job_id  # nobody waits for it
+        self.bound = self.bound or bool(unique or key or family)
         how = "free"
         if unique:
             how, there = self.unique.judge(unique)
@@ -156,8 +166,13 @@ class Model:
                 return there
             self.unique.take(job_id, unique, how)
         job = self._new_job(job_id, new["lane"], new["what"], unique, key)
-        if due is None and how == "free":
-            self._enter(job, number=number, has_envelope=not (unique or key))
+        if family:
+            self.families.join(job, family)
+        if job["open"]:
+            job["due"] = due
+            self._await_children(job)
+        elif due is None and how == "free":
+            self._enter(job, number=number, has_envelope=not (unique or key or family))
             told["added"].append(job_id)
         else:
             due = self.now if due is None else due
@@ -172,7 +187,7 @@ class Model:
         """A job that has not started is a newer one from now on, but for its id and what it is bound to."""
         due, entry = self._due(new["start"]), self._entry(job)
         keeps_place = job["state"] == "parked" or (entry is not None and not entry["has_envelope"])
-        if job["state"] == "delayed" and job["look"] == PARKED:
+        if job["state"] == "waiting_children" or (job["state"] == "delayed" and job["look"] == PARKED):
             job.update(due=self.now if due is None else due, lane=new["lane"])
         elif due is None and keeps_place and job["lane"] == new["lane"]:
             pass
@@ -313,23 +328,27 @@ class Model:
                 self._place(job, has_envelope=entry["has_envelope"])
 
     def _end(self, job: Found, state: str, keep: int, age: int) -> None:
+        job.update(state=state, finished=self.now)
         self._unbind(job, state)
         if not keep:
             self._forget(job)
             return
         if state == "completed":
             job["steps"] = {}
-        job.update(state=state, finished=self.now)
         self._keep[state] = keep
-        self.ages[state] = age
+        if self._ages.get(state) != age:
+            self._ages[state] = self.ages[state] = age
 
     def _fail(self, job: Found, error: Any, keep: int, age: int) -> None:
-        letter = {name: job[name] for name in ("id", "what", "lane", "unique", "key")} | {"error": error}
-        self.letters.append(letter)
-        job.update(error=error, letter=letter)
+        self._write_letter(job, error)
         self._end(job, "failed", keep, age)
         self._note("failed", job["id"])
         self._note("dead", job["id"])
+
+    def _write_letter(self, job: Found, error: Any) -> None:
+        letter = {name: job[name] for name in ("id", "what", "lane", "unique", "key")} | {"error": error}
+        self.letters.append(letter)
+        job.update(error=error, letter=letter)
 
     def _cancel(self, job: Found, keep: int, age: int) -> None:
         self._end(job, "cancelled", keep, age)
@@ -378,8 +397,8 @@ class Model:
         ids = self.in_state(state)
         excess = len(ids) - self._keep[state] if state in self._keep else 0
         gone = ids[: max(excess, 0)]
-        if state in self.ages:
-            gone += [i for i in ids if i not in gone and self.jobs[i]["finished"] <= self.now - self.ages[state]]
+        if state in self._ages:
+            gone += [i for i in ids if i not in gone and self.jobs[i]["finished"] <= self.now - self._ages[state]]
         for job_id in gone:
             self._forget(self.jobs[job_id])
 
@@ -509,18 +528,43 @@ class Model:
         """Answers `retried`, `unknown`, the state that forbids it, or ("held", by whom)."""
         if self.state(job_id) not in ("failed", "cancelled"):
             return self.state(job_id) or "unknown"
-        holder = self.unique.retake(self.jobs[job_id])
+        holder = self._rebind(self.jobs[job_id])
         if holder is not None:
             return "held", holder
-        self._revive(self.jobs[job_id])
-        self.places.settle()
-        self._tell("added", [job_id])
+        if self._revive(self.jobs[job_id]):
+            self._tell("added", [job_id])
         return "retried"
 
-    def _revive(self, job: Found) -> None:
+    def _rebind(self, job: Found) -> str | None:
+        """A job is to come back, with parents that failed because of it. Answers who holds its unique key by now."""
+        holder = self.unique.retake(job)
+        coming = [job] if holder is None else []
+        for one in coming:
+            for parent in self.families.rejoin(one):
+                if self.unique.retake(parent) is None:
+                    self._come_back(parent)
+                    self._await_children(parent)
+                    coming.append(parent)
+        return holder
+
+    def _revive(self, job: Found) -> bool:
+        """Answers whether it is in its lane, or parked; else it waits for those of its children that have not ended."""
+        self._come_back(job)
+        if job["open"]:
+            self._await_children(job)
+            return False
+        self._enter(job)
+        self.places.settle()
+        return True
+
+    def _come_back(self, job: Found) -> None:
         self.letters = [letter for letter in self.letters if letter is not job["letter"]]
         job.update(attempts=0, stalls=0, releases=0, started=None, progress=None, result=None, letter=None, mark=None)
-        self._enter(job)
+        job.update(finished=None, failed_by_child=False)
+
+    def _await_children(self, job: Found) -> None:
+        job.update(state="waiting_children", since=self.now)
+        self._tell("waiting_children", [job["id"]])
 
     def remove(self, job_id: str, force: bool) -> str:
         """Answers `removed`, `unknown`, or `active`."""
@@ -542,7 +586,7 @@ class Model:
     def cancel(self, job_id: str, keep: int, age: int) -> str:
         """Answers `cancelled`, `asked`, `unknown`, `already`, or how it has ended."""
         state = self.state(job_id)
-        if state not in ("waiting", "active", "delayed"):
+        if state not in UNENDED:
             return {None: "unknown", "cancelled": "already"}.get(state, str(state))
         self._begin()
         answer = self._begin_cancel(job_id, keep, age)
@@ -557,6 +601,7 @@ class Model:
             self.cancels.setdefault(entry["n"], asked)
             return "asked"
         self._leave_lane(job)
+        job["due"] = None
         self._cancel(job, keep, age)
         return "cancelled"
 
@@ -572,10 +617,11 @@ class Model:
                     break
                 self._begin()
                 for job_id in some:
-                    self._begin_cancel(job_id, keep, age)
+                    if self.state(job_id) == state:  # a parent may have ended with the child before it
+                        self._begin_cancel(job_id, keep, age)
+                        ids.append(job_id)
                 self._retain()
                 self._finish()
-                ids += some
         return ids
 
     def _picks(self, state: str, name: str | None) -> list[str]:
@@ -653,7 +699,7 @@ class Model:
         if state == "waiting":
             ids = self._discard_waiting(cutoff, limit)
         else:
-            at = "created" if state == "delayed" else "finished"
+            at = {"delayed": "created", "waiting_children": "since"}.get(state, "finished")
             ids = [i for i in self.in_state(state) if self.jobs[i][at] <= cutoff][:limit]
             self._drop(ids)
         self._tell("cleaned", [""])
@@ -695,6 +741,8 @@ class Model:
         ids = list(ids)
         for job_id in ids:
             self._leave_lane(self.jobs[job_id])
+            if self.jobs[job_id]["state"] == "waiting_children":
+                self.jobs[job_id]["state"] = "gone"
         for job_id in ids:
             self._unbind(self.jobs[job_id], "removed")
         self.places.settle()
@@ -725,13 +773,14 @@ class Model:
     def retry_many(self, state: str, count: int | None, name: str | None, error: str | None) -> list[str]:
         """Answers the ids of those that wait again."""
         ids: list[str] = []
-        for job_id in self.in_state(state):
-            job = self.jobs[job_id]
-            if len(ids) != count and _matches(job, name, error) and self.unique.retake(job) is None:
-                self._revive(job)
-                self.places.settle()
-                ids.append(job_id)
-        self._tell("added", ids)
+        added: list[str] = []
+        # Parents come after the children that failed them: by then they may wait for those again.
+        found = [self.jobs[i] for i in self.in_state(state) if _matches(self.jobs[i], name, error)][:count]
+        for job in sorted(found, key=lambda job: job["failed_by_child"]):
+            if job["state"] == state and self._rebind(job) is None:
+                ids.append(job["id"])
+                added += [job["id"]] if self._revive(job) else []
+        self._tell("added", added)
         return ids
 
     def redrive(self, name: str | None, error: str | None) -> tuple[list[str], int]:
@@ -739,7 +788,7 @@ class Model:
         ids, stay = [], 0
         for letter in [letter for letter in self.letters if _matches(letter, name, error)]:
             job = self.jobs.get(letter["id"])
-            if job is not None and job["letter"] is letter and self.unique.retake(job) is None:
+            if job is not None and job["letter"] is letter and self._rebind(job) is None:
                 self._revive(job)
             elif job is not None or not self._add_again(letter):
                 stay += 1
@@ -826,7 +875,7 @@ class Model:
             return None
         overlap, jobs, skipped = found["overlap"], [], []
         left = 10**9 if found["limit"] is None else found["limit"] - found["fired"]
-        busy = overlap != "allow" and self.state(found["last"] or "") in ("waiting", "active", "delayed")
+        busy = overlap != "allow" and self.state(found["last"] or "") in UNENDED
         waiting, last = found["waiting"], found["last"]
         gone = None
 
@@ -879,7 +928,7 @@ class Model:
             at += 1
         job_id = f"{name}@{at}"
         self.enqueue([{"lane": found["lane"], "start": "0", "id": job_id, "what": found["what"]}])
-        if self.state(found["last"] or "") not in ("waiting", "active", "delayed"):
+        if self.state(found["last"] or "") not in UNENDED:
             found["last"] = job_id
         return job_id
 
@@ -902,7 +951,8 @@ class Model:
 
     def _new_job(self, job_id: str, lane: int, what: Any, unique: Found | None = None, key: str | None = None) -> Found:
         job = {
-            **{"unique": unique, "key": key, "look": None, "since": None, "steps": {}},
+            **{"unique": unique, "key": key, "look": None, "since": None, "steps": {}, "failed_by_child": False},
+            **{"parents": [], "children": {}, "open": 0, "had": 0, "guilty": 0, "token": None, "keep": 0},
             **{"id": job_id, "lane": lane, "what": what, "state": "lane", "created": self.now, "n": 0, "due": None},
             **{"attempts": 0, "stalls": 0, "interruptions": 0, "releases": 0, "mark": None, "letter": None},
             **{"started": None, "finished": None, "progress": None, "result": None, "error": None, "errors": {}},
@@ -942,9 +992,18 @@ class Model:
             job["state"] = "gone"
 
     def _unbind(self, job: Found, how: str) -> None:
-        """A job goes its last step: `completed`, `failed`, `cancelled` or `removed`."""
+        """A job goes its last step: `completed`, `failed`, `cancelled` or `removed`. Parents may end with it."""
         self.unique.release(job, how)
         self.places.leave(job)
+        self._go_on(self.families.leave(job, how, end_of(job)))
+
+    def _go_on(self, going: list[tuple[Found, str, Any]]) -> None:
+        for parent, how, body in going:
+            self.unique.release(parent, how)
+            self.places.leave(parent)
+            going += self.families.leave(parent, how, body)
+            if not parent["keep"]:
+                self._forget(parent)
 
     def _forget(self, job: Found) -> None:
         """Nothing of an ended job is kept, or no longer."""
@@ -952,7 +1011,7 @@ class Model:
         del self.jobs[job["id"]]
 
     def _begin(self) -> None:
-        self._told, self._keep = {}, {}
+        self._told, self._keep, self._ages = {}, {}, dict(self.ages)
 
     def _finish(self) -> None:
         self.places.settle()

@@ -20,7 +20,7 @@ from tests.model.key_places import NOTHING, Places
 from tests.model.model import Found, Model
 
 T = TypeVar("T")
-STATES = ("waiting", "active", "delayed", "completed", "failed", "cancelled")
+STATES = ("waiting", "active", "delayed", "completed", "failed", "cancelled", "waiting_children")
 EVENTS_CAP = 1_000_000
 KEEP_CANCELLED = 2, 60.0
 """How many cancelled jobs stay, for how many seconds."""
@@ -122,10 +122,16 @@ class Real:
         )
         jobs = await asyncio.gather(*map(queue.get_job, also))
         logs = await asyncio.gather(*map(queue.logs, also))
+        parents = [job.id for job in jobs if job is not None and job.children]
+        families = await asyncio.gather(*map(queue.children, parents))
         return {
             "jobs": {state: [_job(job) for job in page] for state, page in pages.items()},
             "get": {job_id: _job(job) for job_id, job in zip(also, jobs, strict=True)},
             "logs": dict(zip(also, logs, strict=True)),
+            "children": {
+                parent: [(c.place, c.id, c.state and str(c.state), c.result, _error(c.error)) for c in children]
+                for parent, children in zip(parents, families, strict=True)
+            },
             "counts": {
                 **{state: getattr(stats, state) for state in STATES},
                 **{"dead": stats.dead, "paused": stats.paused, "workers": stats.workers},
@@ -168,6 +174,15 @@ def expected(model: Model, also: list[str]) -> Found:
         "jobs": {state: [_expected_job(model, job_id) for job_id in ids[state]] for state in STATES},
         "get": {job_id: _expected_job(model, job_id) for job_id in also},
         "logs": {job_id: model.jobs[job_id]["log"] if job_id in model.jobs else [] for job_id in also},
+        "children": {
+            job_id: [
+                (place, child["id"], *_expected_end(child["ended"]))
+                for place, child in sorted(model.jobs[job_id]["children"].items())
+                if child["ended"] is None or not child["ended"][2]
+            ]
+            for job_id in also
+            if job_id in model.jobs and model.jobs[job_id]["had"]
+        },
         "counts": {
             **{state: len(ids[state]) for state in STATES},
             **{"dead": len(model.letters), "paused": model.paused},
@@ -201,6 +216,11 @@ def expected(model: Model, also: list[str]) -> Found:
     }
 
 
+def _expected_end(ended: tuple[str, Any, bool] | None) -> tuple[Any, ...]:
+    how, body, _ = ended or (None, None, False)
+    return how, body if how == "completed" else None, body if how == "failed" else None
+
+
 def _expected_key(places: Places, key: str) -> tuple[Any, ...]:
     parked = places.count(key) - len(places.placed[key])
     return key, places.count(key), parked, key in places.paused, *places.own.get(key, NOTHING).values()
@@ -222,6 +242,7 @@ def _job(job: JobSnapshot | None) -> Found | None:
         "created": _ms(job.created_at),
         "started": "running" if job.state is JobState.ACTIVE and started else _ms(started),
         **{"finished": _ms(job.finished_at), "due": _ms(job.run_at), "unique": job.unique_key},
+        **{"parents": [parent for _, parent in job.parents], "children": (job.children, job.open_children)},
     }
 
 
@@ -242,6 +263,7 @@ def _expected_job(model: Model, job_id: str) -> Found | None:
         "finished": job["finished"] if state in ("completed", "failed", "cancelled") else None,
         "due": job["due"] if state == "delayed" else None,
         "unique": job["unique"] and job["unique"]["key"],
+        **{"parents": [link[0] for link in job["parents"]], "children": (job["had"], job["open"])},
     }
 
 
