@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
+import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.tally import Tally
-from streamq import ActiveJob, Processors
+from streamq import ActiveJob, Batch, BatchJob, Processors
 
 processors = Processors()
 tally = Tally()
@@ -46,6 +50,47 @@ def spin_in_a_process(job: ActiveJob[Any]) -> None:
     """Do what needs a core of its own."""
     spin(job.data["number"])
     tally.count()
+
+
+@processors.register("noop-batch", batch=Batch(100))
+async def noop_batch(jobs: list[BatchJob[Any]]) -> None:
+    """Do nothing, for a hundred jobs at once."""
+    tally.count(len(jobs))
+
+
+@processors.register("sleep-batch", batch=Batch(100))
+async def sleep_batch(jobs: list[BatchJob[Any]]) -> None:
+    """Wait as a call for a hundred jobs would, for 10 ms."""
+    await asyncio.sleep(0.01)
+    tally.count(len(jobs))
+
+
+@functools.cache
+def database() -> sqlite3.Connection:
+    """Return this process's connection to a table, on disk, as durable as SQLite makes it by default."""
+    connection = sqlite3.connect(os.environ["STREAMQ_BENCH_DATABASE"], check_same_thread=False)
+    connection.execute("CREATE TABLE IF NOT EXISTS payments (job TEXT PRIMARY KEY, body TEXT)")
+    return connection
+
+
+def insert(jobs: Sequence[ActiveJob[Any]]) -> None:
+    """Insert a row for each job, in one transaction."""
+    with database() as transaction:
+        rows = [(job.id, str(job.data)) for job in jobs]
+        transaction.executemany("INSERT OR REPLACE INTO payments VALUES (?, ?)", rows)
+    tally.count(len(jobs))
+
+
+@processors.register("insert")
+async def insert_one(job: ActiveJob[Any]) -> None:
+    """Insert a row on the loop: SQLite has one writer anyway."""
+    insert([job])
+
+
+@processors.register("insert-batch", batch=Batch(100))
+async def insert_many(jobs: list[BatchJob[Any]]) -> None:
+    """Insert a hundred rows."""
+    insert(jobs)
 
 
 @processors.register("stamp")

@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from benchmarks import (
+    batches,
     drain,
     enqueue,
     flows,
@@ -47,6 +48,7 @@ QUESTIONS: dict[str, tuple[Measure, dict[str, Any]]] = {
     "script_time": (script_time.measure, {}),
     "waits": (waits.measure, {}),
     "options": (options.measure, {"jobs": 20_000}),
+    "batches": (batches.measure, {"jobs": 40_000}),
     "keys": (keys.measure, {"jobs": 20_000, "backlog": 100_000}),
     "flows": (flows.measure, {"flows": 2_000}),
     "listing": (listing.measure, {"jobs": 1_000_000, "foreign": 1_000_000}),

@@ -27,9 +27,9 @@ class Tally:
         self._map: mmap.mmap | None = None
         self._count = 0
 
-    def count(self) -> None:
-        """Note that a handler ran."""
-        self._count += 1
+    def count(self, jobs: int = 1) -> None:
+        """Note that a handler ran, for so many jobs."""
+        self._count += jobs
         _COUNT.pack_into(self._map or self._open(), 0, self._count)
 
     def sample(self, value: float) -> None:
