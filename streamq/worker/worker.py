@@ -128,7 +128,7 @@ class Worker:
 
     @property
     def concurrency(self) -> int:
-        """How many jobs it runs at once."""
+        """How many jobs it runs at once; a batch counts as one."""
         return self.settings.concurrency
 
     @property

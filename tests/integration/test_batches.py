@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from streamq import (
     close_all_queues,
     create_worker,
 )
+from streamq.log import JobFilter
 from streamq.middleware import Middleware
 from streamq.observer import Observer
 from streamq.payload import Compression
@@ -697,6 +699,37 @@ async def test_observers_are_told_of_each_job(queue: Queue, bench: Bench) -> Non
         await results(jobs[:2])
         await bench.happened("delayed", jobs[2].id)
     assert ends.ends == [("index", "done", 1), ("index", "fail", 1), ("index", "release", 1)]
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_lines_of_a_handler_name_its_jobs_and_lines_of_a_job_that_one(
+    queue: Queue, bench: Bench, caplog: pytest.LogCaptureFixture, in_thread: bool
+) -> None:
+    def write(jobs: Jobs) -> None:
+        logging.getLogger("mine").info("all of them")
+        jobs[1].logger.info("this one")
+
+    async def write_on_the_loop(jobs: Jobs) -> None:
+        write(jobs)
+
+    processors = Processors()
+    processors.register("index", batch=Batch(2, SOON))(write if in_thread else write_on_the_loop)
+    jobs = await add(queue, 2)
+    bound = JobFilter()
+    caplog.handler.addFilter(bound)
+    try:
+        with caplog.at_level(logging.INFO):
+            async with bench.worker(processors):
+                await results(jobs)
+    finally:
+        caplog.handler.removeFilter(bound)
+    found = {record.getMessage(): vars(record) for record in caplog.records}
+    one, two = (job.id for job in jobs)
+    assert found["all of them"]["job_ids"] == f"{one},{two}"
+    assert "job_id" not in found["all of them"]
+    assert (found["this one"]["job_id"], found["this one"]["attempt"]) == (two, 1)
+    ends = [vars(record)["job_id"] for record in caplog.records if vars(record).get("event") == "attempt_ended"]
+    assert ends == [one, two]
 
 
 # Tests and flat functions ---------------------------------------------------------------------------------------------
