@@ -28,18 +28,17 @@ class BatchJob(ActiveJob[T]):
     others, and is interrupted when no job is left that wants it.
     """
 
-    __slots__ = ("_closed", "_error", "_result", "_settled")
+    __slots__ = ("_closed", "_end")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._settled = self._closed = False
-        self._error: BaseException | None = None
-        self._result: Any = None
+        self._end: tuple[BaseException | None, Any] | None = None
+        self._closed = False
 
     @property
     def settled(self) -> bool:
         """Whether it was completed or failed."""
-        return self._settled
+        return self._end is not None
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:  # type: ignore[override]
@@ -78,9 +77,9 @@ class BatchJob(ActiveJob[T]):
     def _close(self) -> tuple[BaseException | None, Any] | None:
         """Return what was said of it, None if nothing was: the worker asks when the handler has ended."""
         self._closed = True
-        return (self._error, self._result) if self._settled else None
+        return self._end
 
     def _settle(self, error: BaseException | None, result: Any) -> None:
-        if self._settled or self._closed:
-            raise InvalidInput(f"job {self.id} {'is settled already' if self._settled else 'has ended with its batch'}")
-        self._settled, self._error, self._result = True, error, result
+        if self._end is not None or self._closed:
+            raise InvalidInput(f"job {self.id} {'is settled already' if self._end else 'has ended with its batch'}")
+        self._end = error, result

@@ -58,8 +58,8 @@ class _Run:
         members, runner, name = self._batch.members, self._runner, self._batch.known.processor.name
         self._started_ms, self._start = runner.now_ms(), time.monotonic()
         token = current_batch.set([member.job for member in members])
-        spans = [self._begin_span(member) for member in members]
         observer = runner.store.observer
+        spans = [] if observer is NOBODY else [self._begin_span(member) for member in members]
         called = begin(observer, observer.running_batch, [member.job for member in members], name)
         entered: list[tuple[Member, AsyncExitStack]] = []
         failure: BaseException | None = None
@@ -78,9 +78,10 @@ class _Run:
         if called is not None:
             tell(observer, called.ended, "returned" if failure is None else "raised", _kind(failure))
         current_batch.reset(token)  # the next attempt may be started from here
-        for member, outcome, end_span in zip(members, ends, spans, strict=True):
+        for member, outcome in zip(members, ends, strict=True):
             why = member.error if outcome.kind in ("retry", "fail") else None
             runner.tell_of_the_end(member.attempt.claim, name, outcome, ran, self._started_ms, why)
+        for end_span, outcome in zip(spans, ends, strict=False):
             end_span(outcome)
         self._free_slot()
         for member, outcome in zip(members, ends, strict=True):
@@ -103,8 +104,6 @@ class _Run:
     def _begin_span(self, member: Member) -> Callable[[Outcome], None]:
         """Begin what observes a job, in a context of its own: its span is not what the handler's calls belong to."""
         observer, context = self._runner.store.observer, copy_context()
-        if observer is NOBODY:
-            return lambda outcome: None
         running = context.run(begin, observer, observer.running, member.job, self._batch.known.processor.name)
         if running is None:
             return lambda outcome: None
