@@ -74,7 +74,10 @@ class _Run:
         for member, stack in reversed(entered):
             await _leave(member, stack)
         ran = time.monotonic() - self._start
-        ends = [await self._outcome(member) for member in members]
+        if runner.store.codec.blocking:
+            ends = await asyncio.gather(*map(self._outcome, members))
+        else:
+            ends = [await self._outcome(member) for member in members]
         if called is not None:
             tell(observer, called.ended, "returned" if failure is None else "raised", _kind(failure))
         current_batch.reset(token)  # the next attempt may be started from here

@@ -36,8 +36,8 @@ class Holdings:
     ) -> None:
         self.gathering = gathering
         gathering.on_joined, gathering.on_due, gathering.on_ended = self._joined, self._due, self._batch_ended
-        self.on_waiting: Callable[[], None] = lambda: None
-        """Told when a batch has come to wait for a slot."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Told when a batch has come to wait for a slot, or a job has given its slot back to be gathered."""
         self._invited = FIRST_INVITED
         self._concurrency, self._max_stalls, self._start = concurrency, max_stalls, start
         self.mine: dict[str, Attempt] = {}
@@ -195,11 +195,14 @@ class Holdings:
     def _joined(self, attempt: Attempt) -> None:
         attempt.started_at = 0.0
         self._busy -= 1
+        if not self._filling:  # its data had to be fetched first
+            self._fill()
+            self.on_change()
 
     def _due(self) -> None:
         self._fill()
         if self.gathering.due:
-            self.on_waiting()
+            self.on_change()
 
     def _run_batch(self, batch: JobBatch) -> None:
         now = time.monotonic()

@@ -67,7 +67,7 @@ class Ticker:
         self._holdings = Holdings(settings.concurrency, settings.max_stalls, runner.start, runner.gathering)
         self._limiter = limiter
         self._changed = asyncio.Event()
-        self._holdings.on_waiting = self._changed.set
+        self._holdings.on_change = self._changed.set
         self._ticks: set[asyncio.Task[None]] = set()
         self._parked: asyncio.Task[TickReply] | None = None
         self._parked_want = 0

@@ -338,6 +338,22 @@ async def test_batches_get_their_data_and_store_their_results(settings: Settings
             assert [await job.result(PATIENCE) for job in jobs] == [f"{n} {LARGE}" for n in range(5)]
 
 
+async def test_a_batch_fills_up_with_jobs_whose_data_is_fetched_one_after_the_other(
+    settings: Settings, tmp_path: Path
+) -> None:
+    codec = Offload(str(tmp_path), least=1_000)
+    processors = Processors(codec=codec)
+
+    @processors.register("one", batch=Batch(size=4, max_wait=600))
+    async def run(jobs: list[BatchJob[str]]) -> list[int]:
+        return [len(jobs)] * len(jobs)
+
+    async with Queue("q", settings=settings, codec=codec) as queue:
+        jobs = await queue.add_many([("one", LARGE)] * 4)
+        async with Worker("q", processors, settings=settings, concurrency=1):
+            assert [await job.result(PATIENCE) for job in jobs] == [4] * 4
+
+
 async def test_a_job_for_a_batch_whose_data_is_still_fetched_runs_before_its_worker_stops(
     settings: Settings, gated: Gated
 ) -> None:

@@ -304,3 +304,16 @@ async def test_what_redis_does_not_list_is_let_go_from_a_batch_that_fills_up() -
     hand.holdings.reconcile(claims("b2"))
     hand.gathering.flush()
     assert hand.batches == [["b2"]]
+
+
+async def test_a_job_that_is_gathered_late_frees_its_slot_for_what_is_ready_and_says_so() -> None:
+    hand, changes = Hand(1), list[int]()
+    hand.holdings.on_change = lambda: changes.append(hand.holdings.room())
+    hand.holdings.take(claims("1", "2"))  # the data of 1 is fetched, and then it turns out to be gathered
+    (first,) = hand.started
+    hand.gathering.join(member_of(first), known(size=4))
+    assert hand.running == ["1", "2"]
+    assert not first.started_at
+    assert changes == [0]
+    hand.end("2")
+    assert hand.holdings.room() == 1 + 3
