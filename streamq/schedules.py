@@ -187,5 +187,6 @@ def _described(stored: StoredSchedule, opener: Codec = PLAIN) -> tuple[str, Any,
         headers=said.h,
         unique=Unique.from_bond(bonds["u"]) if "u" in bonds else None,
         key=said.k,
+        webhook=bonds.get("w"),
     )
     return envelope.name, readable(bytes(envelope.data), opener), options

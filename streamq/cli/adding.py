@@ -64,6 +64,7 @@ def add_job_options(parser: arguments.Parser) -> None:
     option("--on-conflict", choices=get_args(OnConflict), default="return_existing", metavar="WHAT",
         help=f"if the key is held: {', '.join(get_args(OnConflict))} (default: return_existing)")  # fmt: skip
     option("--key", metavar="KEY", help="whom it is for: keys share the workers fairly")
+    option("--webhook", metavar="URL", help="tell this of its end; see docs/webhooks.md")
     option("--tag", action="append", default=[], metavar="WORD", help="may be given more than once")
     option("--header", action="append", default=[], type=arguments.header, metavar="NAME=VALUE",
         help="text for its handler; may be given more than once")  # fmt: skip
@@ -141,6 +142,7 @@ def run_options(options: Any) -> JobOptions:
         tags=tuple(options.tag),
         headers=dict(options.header) or None,
         unique=_unique(options),
+        webhook=options.webhook,
     )
 
 

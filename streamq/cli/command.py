@@ -28,6 +28,7 @@ from streamq.cli import (
     script,
     top,
     watching,
+    webhooks,
 )
 from streamq.cli.arguments import USAGE, Commands, Parser, add_common
 from streamq.cli.session import Session, complain
@@ -73,6 +74,7 @@ FAMILIES: tuple[Callable[[Commands], None], ...] = (
         dead.add_parsers,
         schedules.add_parsers,
         offload.add_parsers,
+        webhooks.add_parsers,
         processes.add_parsers,
     ),
     exporter.add_parsers,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamq.bulk import CANCELLABLE
+from streamq.cli.arguments import NONE, limit, rate
 from streamq.cli.values import count
 from streamq.errors import InvalidInput, JobError, ScheduleNotFound
 from streamq.job import JobState
@@ -121,6 +123,20 @@ async def _purge_all(queue: Queue, ids: Sequence[str], form: Form) -> str:
     return f"{count(gone, 'dead letter')} deleted"
 
 
+async def _limit_keys(queue: Queue, ids: Sequence[str], form: Form) -> str:
+    """Set what the form says of keys, or of all that have no settings of their own; an empty field lifts a limit."""
+    given = {name: form[name].strip() or NONE for name in KEY_LIMITS if name in form}
+    try:
+        chosen = {name: KEY_LIMITS[name](text) for name, text in given.items()}
+    except argparse.ArgumentTypeError as error:
+        raise InvalidInput(str(error)) from None
+    for key in ids or (None,):
+        await queue.limit_key(key, **chosen)
+    return f"the limits of {count(len(ids), 'key')} are set" if ids else "the limits of all keys are set"
+
+
+KEY_LIMITS: dict[str, Callable[[str], Any]] = {"rate": rate, "concurrency": limit, "weight": limit}
+
 ACTIONS: dict[str, Action] = {
     "retry": Action(
         "Retry", "Retry these jobs?", _each("retried", "job", Queue.retry), asks_for_one=False, needs_ids=True,
@@ -151,6 +167,12 @@ ACTIONS: dict[str, Action] = {
     "redrive-all": Action("Redrive all", "Make jobs of all dead letters that match again?", _redrive_all),
     "purge": Action("Delete", "Delete these dead letters for good?", _purge, needs_ids=True, danger=True),
     "purge-all": Action("Delete all", "Delete all dead letters that match for good?", _purge_all, danger=True),
+    "pause-key": Action("Pause", "", _each("paused", "key", Queue.pause_key), needs_ids=True),
+    "resume-key": Action("Resume", "", _each("resumed", "key", Queue.resume_key), needs_ids=True),
+    "limit-key": Action("Set", "", _limit_keys, needs_ids=True),
+    "limit-keys": Action(
+        "Set for all", "Set this for all keys that have no settings of their own?", _limit_keys,
+    ),
     "trigger": Action(
         "Trigger", "Add a job of each of these schedules now?", _each("triggered", "schedule", Queue.trigger_schedule),
         asks_for_one=False, needs_ids=True,

@@ -36,6 +36,8 @@ TIMEOUT = 2.0
 """Seconds that a page waits for Redis before it says that it is away."""
 MOST_FIELDS = 1_000
 COOKIE = "streamq_dashboard"
+TOLD = ("state", "hours", "name", "error", "reason", "rate", "concurrency", "weight")
+"""The fields of forms that are written down with what was done."""
 
 
 class Dashboard(Starlette):
@@ -197,7 +199,7 @@ class _Clerk:
         if action is None or queue is None:
             return self._draw(request, "gone.html", {"why": "there is no such action, or no such queue"}, 404)
         ids = [ask["id"]] if "id" in ask else ticked
-        more = ", ".join(f"{k}={form[k]}" for k in ("state", "hours", "name", "error", "reason") if form.get(k))
+        more = ", ".join(f"{k}={form[k]}" for k in TOLD if form.get(k))
         deed = Deed(name, queue.name, ids, more)
         if visitor.ambient and not _csrf_fits(request.session, form.get("csrf", "")):
             note(visitor, peer_of(request.scope), deed, "refused: the form was not this session's")

@@ -6,16 +6,19 @@ somebody watches; a page that costs too much for that says so with `live = False
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from streamq.dashboard.charts import SPANS, chart, covered
 from streamq.dashboard.desk import Desk
 from streamq.errors import InvalidInput
+from streamq.fairness import KeyLimits
 from streamq.job import JobSnapshot, JobState
 from streamq.queue import Queue
 
 PAGE_JOBS = 50
+PAGE_KEYS = 50
 MOST_WORKER_JOBS = 20
 SEARCH_PAGES = 10
 """Pages of 200 jobs that one search for a tag looks at, before it asks whether to go on."""
@@ -152,6 +155,33 @@ async def job(desk: Desk, ask: Ask) -> Shown:
     }
 
 
+async def keys(desk: Desk, ask: Ask) -> Shown:
+    """The keys of a queue's jobs, those with most jobs first."""
+    queue = queue_of(desk, ask)
+    skip = int(ask["skip"]) if ask.get("skip", "").isdigit() and len(ask["skip"]) < 9 else 0
+    found = await queue.keys(PAGE_KEYS, skip)
+    return {
+        "queue": queue.name,
+        "keys": found,
+        "set": _as_typed(found.limits),
+        "first": not skip,
+        "next": skip + PAGE_KEYS if skip + PAGE_KEYS < found.total else None,
+    }
+
+
+async def key(desk: Desk, ask: Ask) -> Shown:
+    """One key: what it holds, its limits."""
+    queue = queue_of(desk, ask)
+    found, others = await asyncio.gather(queue.get_key(ask.get("key", "").strip()), queue.keys(1))
+    return {"queue": queue.name, "key": found, "common": others.limits, "set": _as_typed(found.limits)}
+
+
+def _as_typed(limits: KeyLimits) -> dict[str, str]:
+    """Return limits as they are typed into a form."""
+    rate = "" if limits.rate is None else f"{limits.rate.max}/{limits.rate.per:g}s"
+    return {"rate": rate, "concurrency": str(limits.concurrency or ""), "weight": str(limits.weight or "")}
+
+
 async def workers(desk: Desk, ask: Ask) -> Shown:
     """All workers and what they run now."""
     looks = await desk.looks()
@@ -192,6 +222,8 @@ PAGES = (
     Page("/queue", "queue.html", queue),
     Page("/jobs", "jobs.html", jobs),
     Page("/job", "job.html", job),
+    Page("/keys", "keys.html", keys),
+    Page("/key", "key.html", key),
     Page("/workers", "workers.html", workers),
     Page("/schedules", "schedules.html", schedules),
     Page("/dead", "dead.html", dead),

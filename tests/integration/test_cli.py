@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from streamq import FlowJob, Priority, Queue, RateLimit, Schedule
+from streamq import ActiveJob, FlowJob, JobState, Priority, Processors, Queue, RateLimit, Schedule, Unrecoverable
+from streamq.testing import drain
 from tests.integration.cli import Cli, CliWorker, eventually
 
 
@@ -493,3 +495,73 @@ async def test_jobs_are_cancelled_by_id_or_by_state_with_a_reason(cli: Cli, queu
     assert (stats["cancelled"], stats["total"]) == (3, 4)
     assert cli("retry", "q", jobs[0].id).out == f"retried job {jobs[0].id}\n"
     assert cli("clean", "q", "--state", "cancelled", "--yes").out == "removed 2 jobs\n"
+
+
+# Webhooks -------------------------------------------------------------------------------------------------------------
+
+
+async def test_failed_deliveries_of_webhooks_are_listed_and_delivered_again(cli: Cli, queue: Queue) -> None:
+    url = "https://example.com/hook"
+    added = [cli("add", "q", "work", str(n), "--webhook", url, "--json").record["id"] for n in range(2)]
+    cli("schedules", "upsert", "q", "hourly", "work", "--every", "1h", "--webhook", url)
+    schedule = await queue.get_schedule("hourly")
+    assert schedule is not None
+    assert schedule.schedule.options is not None
+    assert schedule.schedule.options.webhook == url
+    assert cli("webhooks", "q").out == "no failed deliveries in q\n"
+
+    processors = Processors()
+    processors.register("work")(lambda job: job.data)
+    heard: list[str] = []
+    answers = ["no", "no"]
+
+    def deliver(job: ActiveJob[Any]) -> None:
+        if answers:
+            raise Unrecoverable(answers.pop())
+        heard.append(job.data["url"])
+
+    processors.register("streamq-webhook")(deliver)
+    await drain(queue, processors)
+    found = cli("webhooks", "q", "--json").records
+    assert [(one["job_id"], one["ended"], one["url"]) for one in found] == [(job, "completed", url) for job in added]
+    assert found[0]["error"]["message"] == "no"
+    table = cli("webhooks", "q", "--newest", "--count", "1")
+    assert re.search(rf"{re.escape(found[1]['id'])} +{added[1]} +completed +{url} +1 .* Unrecoverable: no", table.out)
+    assert "there may be more: --start" in table.err
+
+    assert cli("webhooks", "q", "--retry", found[0]["id"]).out == "1 delivery made to wait again\n"
+    await queue.remove(found[1]["id"])  # its dead letter goes with it
+    refused = cli("webhooks", "q", "--retry", added[0], found[1]["id"], "--json", code=1)
+    assert refused.record == {"queue": "q", "job_ids": [], "stayed": 2}
+    assert [one["id"] for one in cli("webhooks", "q", "--state", "waiting", "--json").records] == [found[0]["id"]]
+    await drain(queue, processors)
+    assert heard == [url]
+    assert [one["state"] for one in cli("webhooks", "q", "--state", "completed", "--json").records] == ["completed"]
+
+
+async def test_all_failed_deliveries_are_delivered_again_and_other_failed_jobs_are_not(cli: Cli, queue: Queue) -> None:
+    processors = Processors()
+    answers = ["no"] * 3
+
+    def fail(job: ActiveJob[Any]) -> None:
+        if job.name == "work" or answers:
+            raise Unrecoverable(answers.pop() if job.name != "work" else "bad")
+
+    processors.register("work")(fail)
+    processors.register("streamq-webhook")(fail)
+    for n in range(3):
+        await queue.add("work", n, webhook="https://example.com/hook")
+    await drain(queue, processors)
+    await queue.clean(0, 1, JobState.FAILED)  # of one only the dead letter is left
+    assert (await queue.stats()).dead == 6
+    left = [job for job in await queue.jobs(JobState.FAILED) if job.name == "streamq-webhook"]
+    done = cli("webhooks", "q", "--retry", "--json").record
+    assert len(done["job_ids"]) == 3
+    assert {job.id for job in left} <= set(done["job_ids"])
+    await drain(queue, processors)
+    assert cli("webhooks", "q", "--retry").out == "0 deliveries made to wait again\n"
+    assert all(job.name == "work" for job in await queue.jobs(JobState.FAILED))
+
+
+def test_what_is_no_webhook_is_refused(cli: Cli) -> None:
+    assert "webhook must be an http(s) URL" in cli("add", "q", "work", "--webhook", "ftp://x", code=2).err

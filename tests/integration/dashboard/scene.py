@@ -14,10 +14,10 @@ from typing import Any
 
 import redis
 
-from streamq import Priority, Queue, Settings, Unrecoverable, Worker
+from streamq import Priority, Queue, RateLimit, Settings, Unrecoverable, Worker
 from streamq.job import JobOptions
 
-BUSY, CALM = "reports", "emails"
+BUSY, CALM, KEYED = "reports", "emails", "integrations"
 WAITING, WORKERS, EACH = 100_000, 20, 2
 
 
@@ -57,6 +57,20 @@ async def fill_calm(queue: Queue, settings: Settings) -> None:
     await queue.upsert_schedule("bounces", every=300, name="collect-bounces")
 
 
+async def fill_keyed(queue: Queue) -> None:
+    """Work for tenants, some of whom have settings of their own; nobody at work on it."""
+    await queue.limit_key(concurrency=4)
+    await queue.limit_key("tenant-7", concurrency=1)
+    await queue.limit_key("tenant-42", rate=RateLimit(10, per=60))
+    await queue.limit_key("big-customer", weight=3)
+    await queue.pause_key("tenant-13")
+    counts = {"big-customer": 900, "tenant-7": 120, "tenant-42": 80, "tenant-13": 25}
+    counts |= {f"tenant-{n}": 100 - n for n in range(43, 98)}
+    await queue.add_many(
+        [("sync", {"page": n}, JobOptions(key=key)) for key, count in counts.items() for n in range(count)]
+    )
+
+
 def draw_past(client: redis.Redis, queue: str, height: int) -> None:
     """Write down a day of minutes, as ticks would have."""
     now = client.time()[0] // 60
@@ -71,11 +85,13 @@ async def main(url: str) -> None:
     """Set the scene, and stay."""
     settings = Settings(redis_url=url, lease=10.0)
     async with AsyncExitStack() as stack:
-        busy, calm = [await stack.enter_async_context(Queue(name, settings=settings)) for name in (BUSY, CALM)]
+        queues = [Queue(name, settings=settings) for name in (BUSY, CALM, KEYED)]
+        busy, calm, keyed = [await stack.enter_async_context(queue) for queue in queues]
         with redis.Redis.from_url(url) as client:
             draw_past(client, BUSY, 400)
             draw_past(client, CALM, 30)
         await fill_calm(calm, settings)
+        await fill_keyed(keyed)
         critical = JobOptions(priority=Priority.CRITICAL)
         report = "generate-monthly-report"
         await busy.add_many([(report, {"month": "2026-10", "customer": n}, critical) for n in range(WORKERS * EACH)])

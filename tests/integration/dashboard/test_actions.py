@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from streamq import JobState, Queue, Unrecoverable
-from streamq.dashboard import Access
+from streamq import JobState, Queue, RateLimit, Unrecoverable
+from streamq.dashboard import Access, Role
+from streamq.fairness import KeyLimits
 from tests.integration.conftest import PATIENCE, Bench
 from tests.integration.dashboard.conftest import Answer, Browser
 
@@ -283,3 +285,81 @@ async def test_all_jobs_of_a_state_and_name_are_cancelled(browser: Browser, queu
     assert (await queue.stats()).waiting == 1
     wrong = await confirmed(browser, "/do/cancel-all?q=q", {"state": "failed"})
     assert "say which state: active, delayed, waiting" in wrong.text
+
+
+async def test_keys_are_paused_and_resumed_one_or_those_that_are_picked(browser: Browser, queue: Queue) -> None:
+    for key in ("a&b", "tenant 2"):
+        await queue.add("work", key=key)
+    await browser.get("/keys?q=q")
+    assert "1 key paused" in (await browser.post("/do/pause-key?q=q&id=a%26b", {"back": "/keys?q=q"})).text
+    assert [(found.key, found.paused) for found in await queue.keys()] == [("tenant 2", False), ("a&b", True)]
+    both = [("id", "a&b"), ("id", "tenant 2"), ("back", "/keys?q=q")]
+    assert "2 keys paused" in (await browser.post("/do/pause-key?q=q", both)).text
+    assert all(found.paused for found in await queue.keys())
+    assert "2 keys resumed" in (await browser.post("/do/resume-key?q=q", both)).text
+    assert not any(found.paused for found in await queue.keys())
+
+
+async def test_a_key_s_limits_are_set_and_lifted_and_what_is_not_sent_stays(
+    browser: Browser, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await browser.get("/key?q=q&key=a")
+    form = {"rate": "10/1m", "concurrency": "1", "weight": "3", "back": "/key?q=q&key=a"}
+    done = await browser.post("/do/limit-key?q=q&id=a", form)
+    assert done.path == "/key?q=q&key=a"
+    assert "the limits of 1 key are set" in done.text
+    assert (await queue.get_key("a")).limits == KeyLimits(rate=RateLimit(10, per=60), concurrency=1, weight=3)
+    assert 'name="rate" value="10/60s"' in done.text
+    await browser.post("/do/limit-key?q=q&id=a", {"concurrency": ""})
+    assert (await queue.get_key("a")).limits == KeyLimits(rate=RateLimit(10, per=60), concurrency=None, weight=3)
+    told = [line.get("filter") for line in await lines(caplog)]
+    assert told == ["rate=10/1m, concurrency=1, weight=3", None]
+
+
+async def test_the_limits_of_all_keys_are_set_after_being_asked(browser: Browser, queue: Queue) -> None:
+    await queue.limit_key(concurrency=9, weight=2)
+    await browser.get("/keys?q=q")
+    done = await confirmed(browser, "/do/limit-keys?q=q", {"rate": "0.5/s", "concurrency": "", "weight": "2"})
+    assert "is no rate" in done.words + done.text
+    assert (await queue.keys()).limits.concurrency == 9
+    asked = await browser.post("/do/limit-keys?q=q", {"rate": "5/2s", "concurrency": "", "weight": "2"})
+    hidden = dict(re.findall(r'type="hidden" name="(rate|concurrency|weight)" value="([^"]*)"', asked.text))
+    assert hidden == {"rate": "5/2s", "concurrency": "", "weight": "2"}
+    assert (await queue.keys()).limits.rate is None
+    done = await browser.post("/do/limit-keys?q=q", {**hidden, "confirmed": "yes", "back": "/keys?q=q"})
+    assert "the limits of all keys are set" in done.text
+    assert (await queue.keys()).limits == KeyLimits(rate=RateLimit(5, per=2), concurrency=None, weight=2)
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ({"rate": "fast"}, "is no rate"),
+        ({"concurrency": "0"}, "is no whole number"),
+        ({"weight": "5000"}, "weight must"),
+    ],
+)
+async def test_limits_that_make_no_sense_change_nothing_and_are_told(
+    browser: Browser, queue: Queue, form: dict[str, str], why: str
+) -> None:
+    await browser.get("/key?q=q&key=a")
+    assert why in (await browser.post("/do/limit-key?q=q&id=a", {**form, "back": "/key?q=q&key=a"})).text
+    assert (await queue.keys()).total == 0
+
+
+async def test_whoever_may_only_look_or_has_no_token_of_the_form_sets_no_limit(dashboard: Any, queue: Queue) -> None:
+    await queue.add("work", key="a")
+    viewer = await dashboard(Access(tokens={"v" * 20: Role.VIEWER}))
+    headers = {"authorization": f"Bearer {'v' * 20}"}
+    for path in ("/keys?q=q", "/key?q=q&key=a"):
+        seen = await viewer.get(path, headers=headers)
+        assert seen.status == 200
+        assert "/do/" not in seen.text
+    local = await dashboard()
+    for action in ("pause-key?q=q&id=a", "limit-key?q=q&id=a", "limit-keys?q=q"):
+        assert (await viewer.post(f"/do/{action}", {"concurrency": "1"}, headers=headers)).status == 403
+        local.csrf = "of another session"
+        assert (await local.post(f"/do/{action}", {"concurrency": "1", "confirmed": "yes"})).status == 403
+    found = await queue.get_key("a")
+    assert (found.paused, found.limits.concurrency) == (False, None)
+    assert (await queue.keys()).limits.concurrency is None

@@ -63,7 +63,18 @@ def bank() -> Iterator[RedisServer]:
 @contextmanager
 def served(url: str, **env: str) -> Iterator[str]:
     """`streamq dashboard`, as users start it; yields its address, and looks at its end."""
-    command = [sys.executable, "-m", "streamq", "dashboard", scene.BUSY, scene.CALM, "--port", "0", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "streamq",
+        "dashboard",
+        scene.BUSY,
+        scene.CALM,
+        scene.KEYED,
+        "--port",
+        "0",
+        "--json",
+    ]
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "REDIS_URL": url, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -168,6 +179,12 @@ class Person:
             lambda: Select(self.chromium.find_element(By.CSS_SELECTOR, select)).select_by_visible_text(option) or True
         )
 
+    def fills(self, name: str, text: str) -> None:
+        """Type something into a field instead of what is there."""
+        field = self.waits(lambda: self.chromium.find_element(By.NAME, name))
+        field.clear()
+        field.send_keys(text)
+
     def ticks(self, count: int) -> None:
         """Tick the first boxes of the list."""
 
@@ -210,13 +227,26 @@ def pages(bank: RedisServer) -> dict[str, str]:
         "jobs-waiting": f"/jobs?q={scene.BUSY}&state=waiting",
         "jobs-failed": f"/jobs?q={scene.CALM}&state=failed",
         "job": f"/job?q={scene.CALM}&id={failed[0]}" if failed else f"/jobs?q={scene.CALM}",
+        "keys": f"/keys?q={scene.KEYED}",
+        "key": f"/key?q={scene.KEYED}&key=tenant-42",
         "workers": "/workers",
         "schedules": "/schedules",
         "dead-letters": f"/dead?q={scene.CALM}",
     }
 
 
-NAMES = ("overview", "queue", "jobs-waiting", "jobs-failed", "job", "workers", "schedules", "dead-letters")
+NAMES = (
+    "overview",
+    "queue",
+    "jobs-waiting",
+    "jobs-failed",
+    "job",
+    "keys",
+    "key",
+    "workers",
+    "schedules",
+    "dead-letters",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -445,6 +475,28 @@ def test_each_action_is_clicked(person: Person) -> None:
     person.clicks("Resume")
     person.reads("1 schedule resumed")
     person.confirms("Remove…", "1 schedule removed")
+
+    person.opens(f"/queue?q={scene.KEYED}")
+    person.clicks("Keys", "#live")
+    person.reads("59 in all")
+    person.clicks("Next page")
+    person.clicks("First page")
+    person.clicks("Pause", "tbody")
+    person.reads("1 key paused")
+    person.clicks("Resume", "tbody")
+    person.reads("1 key resumed")
+    person.clicks("big-customer")
+    person.reads("Settings of its own")
+    person.fills("concurrency", "8")
+    person.clicks("Set")
+    person.reads("the limits of 1 key are set")
+    person.reads("rate not set, at once 8, weight 3")
+    person.opens(f"/keys?q={scene.KEYED}")
+    person.fills("rate", "100/1m")
+    person.clicks("Set for all…")
+    person.clicks("Set for all", ".confirm")
+    person.reads("the limits of all keys are set")
+    person.reads("rate 100 starts per 1m 0s, at once 4")
 
     person.opens(f"/queue?q={calm}")
     person.confirms("Retry failed…", "retried")

@@ -18,7 +18,17 @@ from tests.integration.conftest import Bench
 from tests.integration.dashboard.conftest import Browser, browsing, served
 
 HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
-PAGES = ["/", "/queue?q=q", "/jobs?q=q", "/jobs?q=q&state=failed", "/workers", "/schedules", "/dead?q=q"]
+PAGES = [
+    "/",
+    "/queue?q=q",
+    "/jobs?q=q",
+    "/jobs?q=q&state=failed",
+    "/keys?q=q",
+    "/key?q=q&key=a",
+    "/workers",
+    "/schedules",
+    "/dead?q=q",
+]
 
 
 async def run(job: Any) -> object:
@@ -241,3 +251,45 @@ async def test_a_job_page_links_parents_and_children(browser: Browser, queue: Qu
     done = await browser.get("/job?q=q&id=top")
     assert "1 of 3 have not ended" in done.words
     assert "low0 q completed" in done.words
+
+
+async def test_keys_are_listed_by_their_jobs_page_by_page_with_their_limits(browser: Browser, queue: Queue) -> None:
+    await queue.limit_key(concurrency=4)
+    await queue.limit_key("big", rate=RateLimit(10, per=60), weight=3)
+    await queue.pause_key(HOSTILE)
+    await queue.add_many([("work", None, JobOptions(key="big"))] * 8)
+    await queue.add_many([("work", None, JobOptions(key=f"tenant-{n}")) for n in range(60)])
+    first = await browser.get("/keys?q=q")
+    assert "62 in all Set for all: rate not set, at once 4, weight not set" in first.words
+    assert re.search("big 8 3 5 10 per 1m 0s . 3 Pause", first.words)
+    assert "First page" not in first.words
+    second = await browser.get("/keys?q=q&skip=50")
+    assert second.words.count("tenant-") + first.words.count("tenant-") == 60
+    assert "paused" in second.words
+    assert "Next page" not in second.words
+    assert "There are no more keys." in (await browser.get("/keys?q=q&skip=900")).words
+    for found in (first, second):
+        assert "<script>alert" not in found.text
+        assert "<img src=x" not in found.text
+
+
+async def test_a_key_s_page_tells_its_jobs_and_limits_and_is_linked_from_its_jobs(
+    browser: Browser, queue: Queue
+) -> None:
+    await queue.limit_key(concurrency=4)
+    await queue.limit_key(HOSTILE, concurrency=1, rate=RateLimit(5, per=2))
+    job = await queue.add("work", key=HOSTILE)
+    await queue.add("work", key=HOSTILE)
+    shown = await browser.get(f"/job?q=q&id={job.id}")
+    [address] = re.findall(r'title="its key" href="([^"]+)"', shown.text)
+    found = await browser.get(address.replace("&amp;", "&"))
+    assert f"Key {HOSTILE}" in found.words
+    assert "Jobs 2 In turn 1 Parked 1" in found.words
+    assert (
+        "Its own rate 5 starts per 2.0 s, at once 1, weight not set Of all keys rate not set, at once 4" in found.words
+    )
+    assert "<script>alert" not in found.text
+    unknown = await browser.get("/key?q=q&key=nobody")
+    assert "Jobs 0" in unknown.words
+    assert (await browser.get("/key?q=q")).status == 400
+    assert (await browser.get("/key?q=nowhere&key=a")).status == 404
