@@ -37,13 +37,10 @@ log = logging.getLogger("streamq.store")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between repeats while Redis is away: from, up to."""
 
-PASSING = (
-    "LOADING", "BUSY", "READONLY", "MASTERDOWN", "NOREPLICAS", "UNKILLABLE",
-    "CLUSTERDOWN", "TRYAGAIN", "MOVED ", "ASK ",
-)  # fmt: skip
+PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNKILLABLE")
 """Redis errors that pass by themselves, and before which nothing was written."""
-MOVED_ON = ("READONLY", "MOVED")
-"""Those after which a new connection finds the right server: a failover, a slot that has moved."""
+ELSEWHERE = ("MOVED ", "ASK ", "CROSSSLOT")
+"""What a node of a cluster says when another one serves a slot, or will."""
 
 
 FULL, REFUSED = -4, -5
@@ -326,11 +323,23 @@ def refusal(reply: Exception, wire: Wire) -> StoreError:
     text = str(reply)
     if text.startswith(scripts.NEEDS_BONDS):
         return _BondsNeeded(text)
-    if text.startswith(("MOVED ", "ASK ", "CROSSSLOT")) and not wire.in_cluster:
+    if text.startswith("READONLY"):
+        wire.drop("Redis became a replica")  # a new connection finds the primary
+    elif wire.in_cluster:
+        if text.startswith(("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")):
+            return _away(text, wire)
+    elif text.startswith(ELSEWHERE):
         return StoreRefused(f"Redis refused: {text} (this is a node of a cluster: its address is redis+cluster://…)")
-    if text.startswith(MOVED_ON):
-        wire.drop("the server serves this queue no more")
-    elif text.startswith("CLUSTERDOWN"):
-        wire.doubt("the node is cut off from its cluster")
     kind = _Passing if text.startswith(PASSING) else StoreRefused
     return kind(f"Redis refused: {text}")
+
+
+def _away(text: str, wire: Wire) -> StoreUnavailable:
+    """Return the error of a slot that this node does not serve, no more or not now; nothing was written."""
+    if text.startswith("MOVED"):
+        wire.drop("the queue's slot has moved")
+        return StoreUnavailable(f"the queue's slot has moved to another node: {text}")
+    if text.startswith("CLUSTERDOWN"):
+        wire.doubt("the node is cut off from its cluster")
+        return StoreUnavailable(f"the cluster does not serve the queue's slot: {text}")
+    return StoreUnavailable(f"the queue's slot is being moved to another node, and nothing runs meanwhile: {text}")

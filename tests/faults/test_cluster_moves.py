@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from streamq import ActiveJob, Queue, Settings, Worker
-from streamq.errors import StoreError
+from streamq.errors import StoreError, StoreUnavailable
 from tests.faults.checker import check
 from tests.faults.clusters import Cluster, Node, slot_of
 from tests.faults.ledger import Ledger
@@ -170,6 +170,47 @@ async def test_a_primary_that_is_killed_under_load_loses_no_durable_job(
     assert not verdict.lost, f"{len(verdict.lost)} lost: {sorted(verdict.lost)[:10]}"
     assert not verdict.duplicates_outside([(killed - 1, healed + LEASE)])
     assert len(load.accepted) > 50
+
+
+async def test_an_add_that_a_move_outlasts_says_so_and_added_nothing(cluster: Cluster) -> None:
+    owner = cluster.owner(SLOT)
+    target = another_primary(cluster, owner)
+    async with Queue(NAME, settings=Settings(redis_url=cluster.cluster_url, timeout=0.5)) as queue:
+        await queue.add("noop")
+        target.call("CLUSTER", "SETSLOT", SLOT, "IMPORTING", owner.id)
+        owner.call("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target.id)
+        with pytest.raises(
+            StoreUnavailable, match="being moved to another node, and nothing runs meanwhile: ASK"
+        ):
+            await queue.add("noop")
+        assert target.call("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 0  # no second life there
+        for node in (owner, target):
+            node.call("CLUSTER", "SETSLOT", SLOT, "STABLE")
+        assert (await queue.add("noop")).id == "2"
+
+
+async def test_a_cluster_that_lost_some_slots_is_an_outage_that_passes(
+    cluster: Cluster, ledger: Ledger, fleet: Fleet
+) -> None:
+    """The queue's own node runs all the while, and says CLUSTERDOWN: it may be the one that is cut off."""
+    load = Load(cluster, ledger, fleet)
+    async with load.running():
+        owner = cluster.owner(SLOT)
+        other = another_primary(cluster, owner)
+        gone = [cluster.replica_of(other), other]
+        for node in gone:
+            node.kill()
+        await eventually(lambda: "cluster_state:fail" in owner.info(), 20, "the cluster is down")
+        with pytest.raises(StoreUnavailable, match="the cluster does not serve the queue's slot: CLUSTERDOWN"):
+            await load.queue.add("noop")
+        for node in gone:
+            node.start()
+        await asyncio.to_thread(cluster.wait_until_whole)
+        await load.flows("after the cluster is whole again", within=5)
+    verdict = check(ledger.lines())
+    assert not verdict.lost
+    assert not verdict.unfinished
+    clean_state(cluster.owner(SLOT).url, NAME, load.accepted)
 
 
 async def test_a_wake_up_that_a_moving_slot_swallowed_is_made_up_for(cluster: Cluster) -> None:

@@ -15,6 +15,8 @@ import streamq.sync
 from streamq import ActiveJob, FlowJob, Processors, Queue, Schedule, Settings, Unique, Worker
 from streamq._engine import keys
 from streamq._engine.cluster import slot_of
+from streamq._engine.endpoint import Endpoint
+from streamq.cli.findings import ACL
 from streamq.errors import InvalidInput, JobFailed, StoreRefused
 from streamq.exporter import Exporter
 from tests.faults.clusters import Cluster
@@ -232,3 +234,42 @@ async def test_a_worker_stops_cleanly_after_its_queue_has_moved(cluster: Cluster
             await asyncio.to_thread(cluster.move, slot, target)
             assert await (await queue.add("echo", 2)).result(timeout=20) == 2
         assert (await queue.stats()).workers == 0
+
+
+async def test_a_user_of_least_privilege_needs_to_ask_for_slots_besides(cluster: Cluster) -> None:
+    rule = ACL.partition("> ")[2].split()
+    password = "pw"  # noqa: S105
+    names = names_on_all_nodes(cluster, "acl")
+    async with AsyncExitStack() as stack:
+        for user, more in (("full", ["+cluster|slots"]), ("less", [])):
+            for node in cluster.nodes:
+                node.call("ACL", "SETUSER", user, "reset", "on", f">{password}", *rule, *more)
+                stack.callback(node.call, "ACL", "DELUSER", user)
+        address = cluster.cluster_url.partition("://")[2]
+        full = f"redis+cluster://full:{password}@{address}"
+        for name in names:
+            async with Queue(name, full, settings=SETTINGS) as queue, Worker(name, echo, redis=full, settings=SETTINGS):
+                assert await (await queue.add("echo", 1)).result(timeout=20) == 1
+        async with Queue("q", f"redis+cluster://less:{password}@{address}", settings=SETTINGS) as queue:
+            with pytest.raises(StoreRefused, match=r"does not tell the cluster's slots: .*no permissions"):
+                await queue.add("echo", 1)
+
+
+async def test_a_node_that_does_not_answer_is_asked_after_the_others(cluster: Cluster) -> None:
+    replica = next(node for node in cluster.nodes if not node.is_primary)
+    away = RedisServer(port=0)  # it is never started
+    endpoint = Endpoint(
+        f"redis+cluster://127.0.0.1:{away.port},127.0.0.1:{replica.port},127.0.0.1:{cluster.nodes[0].port}",
+        6.0,
+        "sq:{x}",
+    )
+    replica.pause()
+    try:
+        connection = await endpoint.connect()
+    finally:
+        replica.cont()
+        away.close()
+    assert connection.port == cluster.owner(slot_of("sq:{x}")).port
+    await connection.disconnect()
+    assert endpoint._nodes is not None
+    assert endpoint._nodes._places[-1] != ("127.0.0.1", connection.port)
