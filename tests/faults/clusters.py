@@ -156,6 +156,11 @@ class Cluster:
         for node in (target, source, *(node for node in self.running() if node.is_primary)):
             node.call("CLUSTER", "SETSLOT", slot, "NODE", target.id)
 
+    def move_at_once(self, slot: int, target: Node) -> None:
+        """Move a slot as Valkey 9 can: a copy that is kept up to date, and then a switch."""
+        self.owner(slot).call("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+        wait_until(lambda: self.owner(slot) is target, "the slot has moved")
+
     def _replicate(self, replica: Node, primary: Node) -> bool:
         replica.call("CLUSTER", "REPLICATE", primary.id)
         return True

@@ -55,12 +55,14 @@ class Load:
         over = asyncio.Event()
         producing = asyncio.create_task(self._produce(over))
         try:
-            yield
+            try:
+                yield
+            finally:
+                over.set()
+                await producing
+            await eventually(self._drained, 30, "all that was accepted ends")
         finally:
-            over.set()
-            await producing
-        await eventually(self._drained, 30, "all that was accepted ends")
-        await self.queue.close()
+            await self.queue.close()
 
     async def flows(self, when: str, within: float = 10) -> None:
         """Wait until a job that is added now has run: the bound is that of an outage."""
@@ -137,6 +139,22 @@ async def test_a_slot_that_moves_under_load_loses_and_repeats_nothing(
     clean_state(cluster.owner(SLOT).url, NAME, load.accepted)
 
 
+async def test_a_slot_that_moves_in_one_go_under_load_loses_and_repeats_nothing(
+    cluster: Cluster, ledger: Ledger, fleet: Fleet
+) -> None:
+    if cluster.nodes[0].version < (9,):
+        pytest.skip("only Valkey 9 and newer can")
+    load = Load(cluster, ledger, fleet)
+    target = another_primary(cluster, cluster.owner(SLOT))
+    async with load.running():
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(cluster.move_at_once, SLOT, target)
+        await load.flows("after the slot has moved", within=5)
+        await asyncio.sleep(0.5)
+    load.each_ran_once()
+    clean_state(target.url, NAME, load.accepted)
+
+
 async def test_a_planned_failover_under_load_loses_and_repeats_nothing(
     cluster: Cluster, ledger: Ledger, fleet: Fleet
 ) -> None:
@@ -179,9 +197,7 @@ async def test_an_add_that_a_move_outlasts_says_so_and_added_nothing(cluster: Cl
         await queue.add("noop")
         target.call("CLUSTER", "SETSLOT", SLOT, "IMPORTING", owner.id)
         owner.call("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target.id)
-        with pytest.raises(
-            StoreUnavailable, match="being moved to another node, and nothing runs meanwhile: ASK"
-        ):
+        with pytest.raises(StoreUnavailable, match="being moved to another node, and nothing runs meanwhile: ASK"):
             await queue.add("noop")
         assert target.call("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 0  # no second life there
         for node in (owner, target):
