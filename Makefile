@@ -4,12 +4,13 @@ BIN = .venv/bin
 INSTALLED = .venv/.installed
 EXTRAS = demo,dashboard
 
-.PHONY: help demo test storm lint docs bench bench-check clean model audit
+.PHONY: help demo test storm storm-peers lint docs bench bench-check clean model audit
 
 help:
 	@echo "make demo   see streamq at work (starts a server of its own if none is named by REDIS_URL)"
 	@echo "make test   run all tests"
 	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
+	@echo "make storm-peers  put other queues through the same storm, and keep what they lost (three quarters of an hour)"
 	@echo "make model  run 50,000 random steps beside a plain model (about half an hour)"
 	@echo "make audit  ask whether a dependency has a known weakness"
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
@@ -36,6 +37,11 @@ STORMS = storm stops freezes network states failover_losses clocks crash_points
 storm: $(INSTALLED)
 	@STREAMQ_LONG=1 STREAMQ_FIGURES=$(FIGURES) $(BIN)/python -m pytest -s $(STORMS:%=tests/faults/test_%.py)
 	@$(BIN)/python -m tests.faults.figures
+
+# The same storm against ten other queues, each in an environment of its own: three quarters of an hour.
+PEERS = .venv/peers
+storm-peers: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.storm --cache $(PEERS) --write
 
 # The state machine of tests/model at length: half an hour. The short form runs in `make test`.
 model: $(INSTALLED)

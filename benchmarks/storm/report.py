@@ -76,14 +76,17 @@ def render(kept: Mapping[str, Any]) -> str:
     lines += [row(name, entry) for name, entry in kept.items()]
     lines += [
         "",
-        "| | version | set up with | workers killed | server killed | frozen | when |",
-        "|---|---|---|---|---|---|---|",
+        "| | version | set up with | workers killed | server killed | frozen | when | load |",
+        "|---" * 8 + "|",
     ]
     for name, entry in kept.items():
         faults = entry.get("faults", {})
         counts = " | ".join(str(faults.get(kind, 0)) for kind in ("workers killed", "server killed", "workers frozen"))
         versions = ", ".join(f"{package} {number}" for package, number in entry["versions"].items())
-        lines.append(f"| {name} | {versions} | {entry['settings']} | {counts} | {entry['machine']['at']} |")
+        lines.append(
+            f"| {name} | {versions} | {entry['settings']} | {counts} "
+            f"| {entry['machine']['at']} | {entry['machine']['load']} |"
+        )
     machines = {
         f"{entry.get('server', '?')}, {entry['machine']['machine']}, Python {entry['machine']['python']}, "
         f"seed {entry['seed']}"

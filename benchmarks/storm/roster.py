@@ -36,7 +36,7 @@ class Contender(NamedTuple):
     @property
     def patience(self) -> float:
         """Seconds without a job's start or end after which recovery is given up."""
-        return 2 * self.recovers_within + 15
+        return self.recovers_within + 30
 
     def command(self, cache: Path, url: str) -> tuple[Sequence[str], Mapping[str, str]]:
         """Return how the adapter is started, and its environment."""
@@ -52,7 +52,7 @@ _SETTINGS: dict[str, tuple[str, float]] = {
         f"`job_timeout={LEASE}`, `max_tries` lifted, `retry` and `retry_on_error` of its `RedisSettings`",
         LEASE + 10,
     ),
-    "saq": (f"`timeout={LEASE}`, `retries` lifted, `timers={{'sweep': {LEASE}}}`", 3 * LEASE),
+    "saq": (f"`timeout={LEASE}`, `retries` lifted; a sweep every minute, as it comes", 2 * LEASE + 60),
     "taskiq-redis": (
         f"`RedisStreamBroker` with `idle_timeout` {LEASE} s, `unacknowledged_lock_timeout={LEASE}`; `taskiq worker`",
         2 * LEASE + 2,
@@ -61,8 +61,9 @@ _SETTINGS: dict[str, tuple[str, float]] = {
     "docket": (f"`redelivery_timeout` {LEASE} s", 2 * LEASE),
     "rq": (
         f"`Retry` lifted, `job_monitoring_interval={LEASE}`, `maintenance_interval={LEASE}`; the minute that it "
-        "adds to each is fixed",
-        2 * LEASE + 60,
+        "adds to each is fixed, and so is the quarter of an hour for which a worker that is killed in its maintenance "
+        "keeps the others from it",
+        2 * LEASE + 60 + 900,
     ),
     "dramatiq": (f"`heartbeat_timeout` {LEASE} s, `maintenance_chance=200_000`", 2 * LEASE),
     "celery": (

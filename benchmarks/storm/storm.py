@@ -132,14 +132,14 @@ class Storm:
         self._thaw(everybody=True)
 
     def _recover(self) -> None:
-        until = time.monotonic() + MOST_RECOVERY
-        if self._settles(until):
+        most = max(MOST_RECOVERY, self._patience + 30)
+        if self._settles(time.monotonic() + most):
             return
         self._ledger.note("all restarted")
         for worker in self._workers:
             worker.kill()
             worker.start()
-        self._settles(time.monotonic() + MOST_RECOVERY)
+        self._settles(time.monotonic() + most)
 
     def _settles(self, limit: float) -> bool:
         """Wait until all has come to its end; say whether it did before patience was lost."""

@@ -8,6 +8,9 @@ from typing import Any
 from kit import CONCURRENCY, LEASE, MANY, URL, Adapter, job, main, ready
 from saq import Queue, Worker
 
+SWEEP = 60
+"""Its default. Every five seconds is worse: sweeps overlap then, each of them sure that the jobs are its own."""
+
 
 async def work(ctx: Any, *, data: Any) -> None:
     await job(data)
@@ -28,7 +31,7 @@ class Saq(Adapter):
                 Queue.from_url(URL),
                 [work],
                 concurrency=CONCURRENCY,
-                timers={"sweep": LEASE},
+                timers={"sweep": SWEEP},
             ).start()
 
         asyncio.run(serve())
