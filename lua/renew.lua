@@ -16,9 +16,12 @@ end
 renew_lease(base, worker, now_ms(), lease_ms)
 local reply = { 1 }
 if redis.call('PEXPIRE', cancels_key(base, worker), CANCELS_MS) == 1 then
-  local asked = redis.call('HGETALL', cancels_key(base, worker))
+  local asked = redis.pcall('HGETALL', cancels_key(base, worker)) -- an error has no items
   for at = 1, #asked, 2 do
-    reply[#reply + 1], reply[#reply + 2] = asked[at], cmsgpack.unpack(asked[at + 1])[2]
+    local request = read_request(asked[at + 1])
+    if request then
+      reply[#reply + 1], reply[#reply + 2] = asked[at], request[2]
+    end
   end
 end
 return reply

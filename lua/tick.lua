@@ -48,6 +48,7 @@
 -- @include lib/lease
 -- @include lib/moves
 -- @include lib/cancels
+-- @include lib/guard
 -- @include lib/spawn
 -- @include lib/settle
 -- @include lib/sweep
@@ -84,7 +85,12 @@ if is_due then
   taken_back = sweep(turn, max_stalls)
   promoted = promote(turn)
   for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
-    move_part(base, event_cap, now, batch, PROMOTE_JOBS, 0)
+    local moved, err = pcall(move_part, base, event_cap, now, batch, PROMOTE_JOBS, 0)
+    if not moved then
+      give_up(turn, 3, batch, { d = '' }, 'a part of a batch can not be read: ' .. why_of(err))
+      redis.call('ZREM', base .. ':batches', batch)
+      redis.call('UNLINK', base .. ':batch:' .. batch)
+    end
     turn.bound = turn.bound or is_bound(base)
   end
   due = hand_out(turn)

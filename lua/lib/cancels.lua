@@ -19,10 +19,18 @@ local function ask_to_end(base, job, reason, keep_count, keep_age_ms)
   redis.call('PEXPIRE', control, CONTROL_MS)
 end
 
+-- Reads a request; nil if somebody else wrote it.
+local function read_request(asked)
+  local read, request = pcall(cmsgpack.unpack, asked)
+  local sound = read and type(request) == 'table' and type(request[2]) == 'string'
+    and tonumber(request[1]) and tonumber(request[3]) and tonumber(request[4])
+  return sound and request or nil
+end
+
 -- What was asked of an entry: {lane, reason, keep count, keep age ms}; nil if nothing was.
 local function request_of(base, worker, entry)
-  local asked = redis.call('HGET', cancels_key(base, worker), entry)
-  return asked and cmsgpack.unpack(asked) or nil
+  local asked = redis.pcall('HGET', cancels_key(base, worker), entry)
+  return type(asked) == 'string' and read_request(asked) or nil
 end
 
 local function forget_request(base, worker, entry)

@@ -13,11 +13,31 @@ local function read_lane(turn, worker, lane, count, from)
   return found and found[1][2] or {}
 end
 
+-- Sequences that look like UTF-8 and are none, and then those that are, the longest first.
+local NO_TEXT = { '\224[\128-\159]', '\237[\160-\191]', '\240[\128-\143]', '\244[\144-\191]' }
+local TEXT = { '[\240-\244][\128-\191][\128-\191][\128-\191]', '[\224-\239][\128-\191][\128-\191]', '[\194-\223][\128-\191]' }
+
+-- Whether an id is text, as every reader takes it to be.
+local function is_text(id)
+  if not string.find(id, '[\128-\255]') then
+    return true
+  end
+  for _, pattern in ipairs(NO_TEXT) do
+    if string.find(id, pattern) then
+      return false
+    end
+  end
+  for _, pattern in ipairs(TEXT) do
+    id = string.gsub(id, pattern, ' ')
+  end
+  return not string.find(id, '[\128-\255]')
+end
+
 -- Whether somebody else wrote this entry: it is not numbered as ours are, or the record that it belongs to (whose entry is
 -- `recorded`) points at another one. A record may have been lost; then the id has to be one that can be told of at least.
 local function is_foreign(entry, number, parts, recorded)
   if recorded then
-    return recorded ~= entry
+    return recorded ~= entry or parts.j and not is_text(parts.j)
   end
   return not number or parts.j and (parts.j == '' or #parts.j > 256 or string.find(parts.j, '[^%w%p ]')) ~= nil
 end
@@ -55,6 +75,19 @@ local function recall(turn, lane, entry, fields, known, starts)
   return id
 end
 
+-- As `recall`, whatever the record holds.
+local function recall_guarded(turn, lane, entry, fields, known, starts)
+  local recalled, found = pcall(recall, turn, lane, entry, fields, known, starts)
+  if recalled then
+    return found
+  end
+  local why, parts = why_of(found), parts_of(fields)
+  redis.call('XACK', lane_key(turn, lane), 'w', entry)
+  redis.call('XDEL', lane_key(turn, lane), entry)
+  give_up(turn, lane, parts.j or string.match(entry, '^%d+'), parts, why)
+  return nil
+end
+
 -- Takes over claims that were given back unstarted: they were the lane's front.
 local function take_spare(turn, worker, lane, count)
   local key = lane_key(turn, lane)
@@ -90,7 +123,7 @@ local function take(turn, lane, entries, good, known)
       id = string.match(item[1], '^(%d+)%-0$') -- a job without a record: its entry says it all
     end
     if not id then
-      id = recall(turn, lane, item[1], fields, known, true)
+      id = recall_guarded(turn, lane, item[1], fields, known, true)
     end
     if id then
       good[#good + 1] = item
@@ -141,7 +174,7 @@ local function list_held(turn, worker, known)
     for _, item in ipairs(read_lane(turn, worker, lane, HELD_JOBS, '0')) do
       if not item[2] then
         redis.call('XACK', lane_key(turn, lane), 'w', item[1])
-      elseif recall(turn, lane, item[1], item[2], known) then
+      elseif recall_guarded(turn, lane, item[1], item[2], known) then
         good[#good + 1] = item
       end
     end

@@ -7,6 +7,7 @@
 -- @include lib/lineup
 -- @include lib/dead_letter
 -- @include lib/child
+-- @include lib/counter
 -- A job's family: its children, for whose ends it waits, and its parents, which wait for its own.
 -- The record's fields. Of a child: fl its parents, a msgpack list of {queue or "" for its own, id, place, policy}. Of a
 -- parent: fn children that it has had; fo those of them that have not ended; ff those whose failure is its own; ft the adds
@@ -87,7 +88,7 @@ local function end_parent(base, now, cap, id, lane, keep, how, body)
     fields = { 's', 'f', 'f', now, 'x', body, 'q', letter, 'fx', '1' }
   end
   redis.call('HSET', key, unpack(fields))
-  redis.call('HINCRBY', base .. ':meta', how == 'failed' and 'minute_f' or 'minute_c', 1)
+  count_up(base, how == 'failed' and 'minute_f' or 'minute_c', 1)
   publish(base, cap, how, { id })
   if how == 'failed' then
     publish(base, cap, 'dead', { id })

@@ -60,12 +60,13 @@ local function allowed(turn, want, meta)
   if hold_until and hold_until > turn.now then
     return 0, hold_until
   end
-  if meta.max_active then
-    want = math.max(math.min(want, tonumber(meta.max_active) - entries_of(turn) + given_back(turn)), 0)
+  local most, rate_max, rate_ms = tonumber(meta.max_active), tonumber(meta.rate_max), tonumber(meta.rate_ms)
+  if most then
+    want = math.max(math.min(want, most - entries_of(turn) + given_back(turn)), 0)
   end
-  if meta.rate_max and want > 0 then
+  if rate_max and rate_ms and want > 0 then
     local room
-    room, next_at = room_in_window(turn, tonumber(meta.rate_max), tonumber(meta.rate_ms), tonumber(meta.rate_full) or 0)
+    room, next_at = room_in_window(turn, rate_max, rate_ms, tonumber(meta.rate_full) or 0)
     turn.short = want > room
     want = math.min(want, room)
     if not turn.short then

@@ -4,13 +4,16 @@ local function read_record(base, id)
   return read_hash(base .. ':job:' .. id)
 end
 
+-- What a record may say: what somebody else has written there counts as nothing.
+local STATES = { p = 'waiting', d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
+local LANE_NAMES = { ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true }
+
 -- Finds a job by its id: where it is, and what its record and its entry say. One that is parked waits without an entry.
 -- Returns {state, lane, entry or nil, entry's parts or nil, its record as a table or nil}; nil if it is unknown.
 local function locate(base, id)
   local record = read_record(base, id)
-  if record and record.s and record.s ~= 'q' then
-    local names = { p = 'waiting', d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
-    return { state = names[record.s], lane = record.p, record = record }
+  if record and STATES[record.s] then
+    return { state = STATES[record.s], lane = LANE_NAMES[record.p] and record.p or '3', record = record }
   end
   local entry = record and record.e
   if not entry then

@@ -1,4 +1,5 @@
 -- @include lib/parked
+-- @include lib/counter
 -- minutes: what happened minute by minute, for charts. `meta` counts the minute that runs; the first tick of a later one
 -- writes it down, with how many jobs waited or ran and were delayed at its end. It must never fail a tick.
 local MINUTES = 1440
@@ -30,7 +31,7 @@ local function count_minute(turn, running)
   for kind, field in pairs(COUNTED) do
     local ids = turn.events[kind]
     if ids then
-      redis.call('HINCRBY', turn.base .. ':meta', field, #ids)
+      count_up(turn.base, field, #ids)
     end
   end
 end

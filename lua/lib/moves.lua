@@ -1,3 +1,4 @@
+-- @include lib/counter
 -- Where an active job can go. Its entry is off the pending list already; `parts` is what the entry held, `fields` what
 -- else its record is to be given.
 
@@ -79,7 +80,7 @@ local function cancel(turn, lane, id, parts, reason, keep_count, keep_age_ms, fi
     end
     redis.call('HSET', job_key(turn, id), unpack(fields))
   end
-  redis.call('HINCRBY', turn.base .. ':meta', 'cancelled', 1)
+  count_up(turn.base, 'cancelled', 1)
   end_job(turn, 'cancelled', id, keep_count, keep_age_ms, reason)
   tell(turn, 'cancelled', id)
 end

@@ -1,4 +1,5 @@
 -- @needed by bound jobs only
+-- @include lib/counter
 -- @include lib/wake
 -- @include lib/record
 -- @include lib/append
@@ -27,7 +28,7 @@ end
 local function park(base, book, lane, id, number, command)
   local count = redis.call(command, parking_key(base, lane, book.key), item_of(id, number))
   book.parked[lane] = count
-  redis.call('HINCRBY', base .. ':meta', 'parked_' .. lane, 1)
+  count_up(base, 'parked_' .. lane, 1)
   touch(book)
 end
 
@@ -44,7 +45,7 @@ local function bring(base, book, lane, now)
       redis.call('HSET', job_key, 's', 'q', 'e', entry)
       redis.call('HDEL', job_key, 'kw')
       take_place(base, book, lane, id)
-      redis.call('HINCRBY', base .. ':meta', 'parked_' .. lane, -1)
+      count_up(base, 'parked_' .. lane, -1)
       return true
     end
     gone = gone + 1
@@ -125,7 +126,7 @@ local function leave(base, key, id, in_place)
   if leave_place(base, book, lane, id) then
     count_jobs(base, book, -1)
   elseif state == 'p' then
-    redis.call('HINCRBY', base .. ':meta', 'parked_' .. lane, -1)
+    count_up(base, 'parked_' .. lane, -1)
     redis.call('HDEL', base .. ':job:' .. id, 's', 'e', 'kw')
     count_jobs(base, book, -1)
     if not in_place then

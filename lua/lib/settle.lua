@@ -42,6 +42,22 @@ local function settle_one(turn, kind, lane, id, parts, body, a, b, fields)
   end
 end
 
+-- As `settle_one`, whatever the record holds: if that stands in the way it goes, and the job ends without it.
+local function settle_guarded(turn, kind, lane, id, parts, body, a, b, fields)
+  local size = #fields
+  local settled, err = pcall(settle_one, turn, kind, lane, id, parts, body, a, b, fields)
+  if settled then
+    return
+  end
+  why_of(err)
+  parts.d = envelope_of(turn, id, parts)
+  drop_record(turn, id, body)
+  for at = #fields, size + 1, -1 do
+    fields[at] = nil
+  end
+  settle_one(turn, kind, lane, id, parts, body, a, b, fields)
+end
+
 -- Mostly it is "<number>-0", for which a pattern would take twice as long.
 local function number_of(entry)
   return tonumber(string.sub(entry, 1, -3)) or tonumber(string.match(entry, '^%d+'))
@@ -129,7 +145,8 @@ end
 -- Makes the outcome of a job that is to be cancelled one that says so.
 local function end_as_asked(turn, outcomes, at, asked)
   if outcomes[at] == 'return' then
-    outcomes[at + 8] = redis.call('HGET', job_key(turn, outcomes[at + 3]), 'a') or '0' -- it does not say
+    local made = redis.pcall('HGET', job_key(turn, outcomes[at + 3]), 'a') -- it does not say
+    outcomes[at + 8] = tonumber(made) and made or '0'
   end
   local _, reason, keep_count, keep_age_ms = unpack(asked)
   outcomes[at], outcomes[at + 4] = 'cancel', reason
@@ -152,7 +169,7 @@ local function acknowledge(turn, lane, entries, ids)
   for at, entry in ipairs(entries) do
     local was_held = held > 0 and read_entry(key, entry)
     if held > 0 and not was_held then
-      local state, its_entry = unpack(redis.call('HMGET', job_key(turn, ids[at]), 's', 'e'))
+      local state, its_entry = unpack(redis.pcall('HMGET', job_key(turn, ids[at]), 's', 'e'))
       was_held = state == 'q' and its_entry == entry -- the record of a job that has ended still names its last one
     end
     fresh[entry] = was_held and 1 or 0
@@ -184,7 +201,7 @@ local function receive(turn, outcomes, from, worker)
     if give_back(turn, lane_key(turn, outcomes[at + 1]), outcomes[at + 2], worker) then
       returned = returned + 1
       if turn.bound then
-        return_bound(turn.base, outcomes[at + 3])
+        pcall(return_bound, turn.base, outcomes[at + 3]) -- whoever claims it next sees to a record that is broken
       end
     else
       stale[#stale + 1] = (at - from) / PER_OUTCOME
@@ -242,7 +259,11 @@ local function settle(turn, outcomes, from, worker)
     local kind, lane, entry, id, body, a, b, started, attempts = unpack(outcomes, at, at + PER_OUTCOME - 1)
     if kind == 'done' and a == '0' then
       -- Nothing is kept: the entry need not be read.
-      end_job(turn, 'completed', id, 0, 0, body)
+      local ended, err = pcall(end_job, turn, 'completed', id, 0, 0, body)
+      if not ended then
+        why_of(err)
+        drop_record(turn, id, body)
+      end
       tell(turn, 'completed', id)
     else
       local parts = parts_of[tonumber(lane)][entry]
@@ -254,7 +275,7 @@ local function settle(turn, outcomes, from, worker)
         -- A record is made: it keeps what the entry knew.
         fields[#fields + 1], fields[#fields + 2] = 'c', parts.t or turn.now_text
       end
-      settle_one(turn, kind, lane, id, parts, body, tonumber(a), b, fields)
+      settle_guarded(turn, kind, lane, id, parts, body, tonumber(a), b, fields)
     end
   end
   for lane = 1, 4 do

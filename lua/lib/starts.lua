@@ -10,10 +10,17 @@ end
 -- `pace` also how many did in the last so many ms, and when the first of those did.
 local function starts_within(starts_key, window, now, pace)
   local used, oldest, lately, first_lately = 0, nil, 0, nil
-  for _, start in ipairs(redis.call('LRANGE', starts_key, 0, -1)) do
+  local starts = redis.pcall('LRANGE', starts_key, 0, -1)
+  if starts.err then
+    redis.call('UNLINK', starts_key) -- somebody has made it another type
+    starts = {}
+  end
+  for _, start in ipairs(starts) do
     local at, count = string.match(start, '^(%d+):(%d+)$')
     at = tonumber(at)
-    if at + window <= now or at > now then -- over, or the clock was put back
+    if not at then
+      redis.call('LREM', starts_key, 1, start) -- nobody of ours wrote that
+    elseif at + window <= now or at > now then -- over, or the clock was put back
       redis.call('LPOP', starts_key)
     else
       oldest = oldest or at

@@ -8,8 +8,8 @@ local POISON_KEEP, POISON_AGE_MS = 500, 604800000
 -- meanwhile has no say: the entry waits, or another one holds it, who may not have started it.
 local function mark(turn, worker, id)
   local key = job_key(turn, id)
-  local at = redis.call('HMGET', key, 'e', 'p')
-  if not at[1] or not at[2] then
+  local at = redis.pcall('HMGET', key, 'e', 'p')
+  if at.err or not at[1] or not at[2] then
     return
   end
   local pending = redis.pcall('XPENDING', lane_key(turn, at[2]), 'w', at[1], at[1], 1, worker)
@@ -21,11 +21,14 @@ end
 -- What was asked of an entry that its worker no longer holds (it was deleted by hand, or an older version settled it) is void.
 local function drop_void_requests(turn)
   for _, worker in ipairs(redis.call('ZRANGE', turn.base .. ':workers', 0, -1)) do
-    local flat = redis.call('HGETALL', cancels_key(turn.base, worker))
+    local flat = redis.pcall('HGETALL', cancels_key(turn.base, worker))
+    if flat.err then
+      redis.call('UNLINK', cancels_key(turn.base, worker)) -- somebody has made it another type
+    end
     for at = 1, #flat, 2 do
-      local lane = cmsgpack.unpack(flat[at + 1])[1]
-      local pending = redis.pcall('XPENDING', lane_key(turn, lane), 'w', flat[at], flat[at], 1, worker)
-      if pending.err or #pending == 0 then
+      local asked = read_request(flat[at + 1])
+      local pending = asked and redis.pcall('XPENDING', lane_key(turn, asked[1]), 'w', flat[at], flat[at], 1, worker)
+      if not asked or pending.err or #pending == 0 then
         forget_request(turn.base, worker, flat[at])
       end
     end
@@ -106,7 +109,13 @@ local function sweep(turn, max_stalls)
       local pending = room > 0 and redis.pcall('XPENDING', lane_key(turn, lane), 'w', '-', '+', room, gone) or {}
       pending = pending.err and {} or pending
       for _, item in ipairs(pending) do
-        sweep_job(turn, gone, lane, item[1], max_stalls)
+        local entry = item[1]
+        local parts = read_entry(lane_key(turn, lane), entry) or {}
+        local swept, err = pcall(sweep_job, turn, gone, lane, entry, max_stalls)
+        if not swept then
+          redis.call('XDEL', lane_key(turn, lane), entry)
+          give_up(turn, lane, parts.j or string.match(entry, '^%d+'), parts, why_of(err))
+        end
       end
       taken = taken + #pending
       left = left or #pending >= room

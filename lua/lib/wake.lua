@@ -1,7 +1,13 @@
 -- At most one token: one token wakes one worker, and that worker's tick leaves another if work is left.
 local function wake(base)
-  if redis.call('LLEN', base .. ':wake') == 0 then
-    redis.call('RPUSH', base .. ':wake', '1')
+  local key = base .. ':wake'
+  local tokens = redis.pcall('LLEN', key)
+  if type(tokens) == 'table' then
+    redis.call('UNLINK', key) -- somebody has made it another type: nothing can be in it that is needed
+    tokens = 0
+  end
+  if tokens == 0 then
+    redis.call('RPUSH', key, '1')
   end
 end
 
