@@ -34,8 +34,12 @@ local function is_text(id)
 end
 
 -- Whether somebody else wrote this entry: it is not numbered as ours are, or the record that it belongs to (whose entry is
--- `recorded`) points at another one. A record may have been lost; then the id has to be one that can be told of at least.
-local function is_foreign(entry, number, parts, recorded)
+-- `recorded`) points at another one, or says that its job stands in no lane. A record may have been lost; then the id has
+-- to be one that can be told of at least.
+local function is_foreign(entry, number, parts, recorded, state)
+  if state and state ~= 'q' then
+    return true
+  end
   if recorded then
     return recorded ~= entry or parts.j and not is_text(parts.j)
   end
@@ -48,8 +52,8 @@ local function recall(turn, lane, entry, fields, known, starts)
   local parts = parts_of(fields)
   local number = string.match(entry, '^(%d+)%-0$')
   local id = parts.j or number
-  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn', 'ky')
-  if is_foreign(entry, number, parts, history[5]) then
+  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn', 'ky', 's')
+  if is_foreign(entry, number, parts, history[5], history[8]) then
     bury(turn, lane, entry, parts)
     return nil
   end

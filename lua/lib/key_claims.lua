@@ -37,7 +37,7 @@ local function top_up(turn, lane, want)
     if not first then
       break
     end
-    local book, upto = book_of(turn.base, first), tonumber(second) or NO_LIMIT
+    local book, upto, before = book_of(turn.base, first), tonumber(second) or NO_LIMIT, brought
     while brought < want and free_places(turn.base, book, turn.now) > 0 and bring(turn.base, book, lane, turn.now) do
       brought = brought + 1
       book.prepaid, book.room = book.prepaid + 1, book.room and book.room - 1
@@ -46,6 +46,9 @@ local function top_up(turn, lane, want)
       end
     end
     queue_up(turn.base, book, turn.now)
+    if brought == before then
+      redis.call('ZREM', turn.base .. ':turns:' .. lane, first) -- whoever wrote that turn: it must not be looked at for ever
+    end
   end
   return brought
 end
@@ -81,7 +84,7 @@ local function audit_keys(turn)
   for _, key in ipairs(keys) do
     local book = book_of(turn.base, key)
     for _, id in ipairs(redis.call('ZRANDMEMBER', places_key(turn.base, key), AUDIT_PLACES)) do
-      local state, its_key, lane = unpack(redis.call('HMGET', job_key(turn, id), 's', 'ky', 'p'))
+      local state, its_key, lane = unpack(redis.pcall('HMGET', job_key(turn, id), 's', 'ky', 'p')) -- an error has no items
       if its_key ~= key or state ~= 'q' and state ~= 'd' then
         leave_place(turn.base, book, tonumber(lane) or 0, id)
         count_jobs(turn.base, book, -1)

@@ -18,7 +18,7 @@ end
 local function parked_job(base, lane, item)
   local number, id = string.match(item, '^(%d+):(.*)$')
   number, id = number or item, id or item
-  local state, at, its_lane, since, created = unpack(redis.call('HMGET', base .. ':job:' .. id, 's', 'e', 'p', 'kw', 'c'))
+  local state, at, its_lane, since, created = unpack(redis.pcall('HMGET', base .. ':job:' .. id, 's', 'e', 'p', 'kw', 'c'))
   if state == 'p' and at == number and tonumber(its_lane) == lane then
     return id, since or created
   end

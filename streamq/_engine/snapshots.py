@@ -15,6 +15,9 @@ from streamq.job import JobError, JobSnapshot, JobState
 from streamq.payload import PLAIN, Codec
 from streamq.policy import Priority
 
+LAST_MOMENT = 253_402_300_799_999
+"""The last millisecond of the year 9999, beyond which there is no datetime."""
+
 
 def snapshot(queue: str, job_id: str, stored: StoredJob, opener: Codec = PLAIN) -> JobSnapshot:
     """Return a job as users see it. What can't be read is None; the name of a job whose envelope can't be is ""."""
@@ -45,7 +48,7 @@ def snapshot(queue: str, job_id: str, stored: StoredJob, opener: Codec = PLAIN) 
         run_at=moment(stored.number("u")) if stored.state == "delayed" else None,
         tags=options.g if options is not None else (),
         headers=(options.h or {}) if options is not None else {},
-        unique_key=record["uk"].decode() if "uk" in record else None,
+        unique_key=record["uk"].decode(errors="replace") if "uk" in record else None,
         parents=_parents(queue, record.get("fl")),
         children=stored.number("fn") or 0,
         open_children=stored.number("fo") or 0,
@@ -61,7 +64,11 @@ def snapshots(queue: str, jobs: Iterable[tuple[str, StoredJob]], opener: Codec =
 def _parents(queue: str, body: bytes | None) -> tuple[tuple[str, str], ...]:
     if not body:
         return ()
-    return tuple((parent[0] or queue, parent[1]) for parent in msgspec.msgpack.decode(body))
+    try:
+        parents = msgspec.msgpack.decode(body, type=list[tuple[str, str, int, str]])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    return tuple((parent[0] or queue, parent[1]) for parent in parents)
 
 
 def _errors(stored: StoredJob) -> dict[int, JobError]:
@@ -89,4 +96,4 @@ def readable(body: bytes, opener: Codec = PLAIN) -> Any:
 
 def moment(ms: int | None) -> datetime | None:
     """Return milliseconds since 1970 as an aware datetime in UTC."""
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    return None if ms is None or ms > LAST_MOMENT else datetime.fromtimestamp(ms / 1000, UTC)

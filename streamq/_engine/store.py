@@ -153,6 +153,10 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
             ("EVALSHA", script.sha, 1, self.base, *laid_out),
             wait=block,
         )
+        if isinstance(token, hiredis.ReplyError) and str(token).startswith("WRONGTYPE"):
+            log.warning("queue %s: its wake token's key was of another type, and is made anew", self.queue)
+            await self.wake()  # which mends it
+            token = None
         for answer in (token, reply):
             if isinstance(answer, hiredis.ReplyError) and not str(answer).startswith(("NOSCRIPT", scripts.NEEDS_BONDS)):
                 raise refusal(answer, wire)

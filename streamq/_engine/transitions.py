@@ -180,15 +180,20 @@ def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
             job_id, envelope, *counts, cursor = record
             since = fields[fields.index(b"t") + 1] if b"t" in fields else b""
             claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
-            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(int, counts)
+            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(
+                _tolerant, counts
+            )
             claim.cursor = cursor
             found.append(claim)
     return found
 
 
-def _tolerant(value: bytes) -> int:
-    """Read a time; an entry that was not written by streamq may hold anything, and must not stop a tick."""
-    return int(value) if value.isdigit() else 0
+MOST_DIGITS = 16
+
+
+def _tolerant(value: bytes | int) -> int:
+    """Read a time or a count; what was not written by streamq may hold anything, and must not stop a tick."""
+    return int(value) if isinstance(value, int) or (value.isdigit() and len(value) <= MOST_DIGITS) else 0
 
 
 class StoredJob(msgspec.Struct, frozen=True):
@@ -205,7 +210,7 @@ class StoredJob(msgspec.Struct, frozen=True):
     def read(cls, reply: list[Any]) -> StoredJob:
         """Read the reply of `get` for a job that exists."""
         state, lane, envelope, created, started, *rest = reply
-        record = {rest[at].decode(): rest[at + 1] for at in range(0, len(rest), 2)}
+        record = {rest[at].decode(errors="replace"): rest[at + 1] for at in range(0, len(rest), 2)}
         return cls(state.decode(), int(lane), envelope, _int(created), _int(started), record)
 
     def number(self, field: str) -> int | None:
@@ -214,7 +219,9 @@ class StoredJob(msgspec.Struct, frozen=True):
 
 
 def _int(value: bytes) -> int | None:
-    return int(value) if value.isdigit() else None  # an entry that was not written by streamq may hold anything
+    return (
+        int(value) if value.isdigit() and len(value) <= MOST_DIGITS else None
+    )  # an entry that was not written by streamq may hold anything
 
 
 class QueueCounts(msgspec.Struct, frozen=True):
