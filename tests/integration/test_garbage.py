@@ -69,6 +69,6 @@ async def test_a_record_that_is_overwritten_becomes_a_dead_letter(
     async with bench.worker(echo):
         assert await (await queue.add("b", 2)).result(PATIENCE) == 2
         await bench.happened("dead", job.id)
-    (letter,) = (await queue.dead_letters()).letters
+    (letter,) = await queue.dead_letters()
     assert (letter.job_id, letter.error and letter.error.type) == ("mine", "BrokenRecord")
     assert "WRONGTYPE" in str(letter.error)
