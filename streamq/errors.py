@@ -3,12 +3,14 @@
     StreamqError
     ├── InvalidInput (ValueError)         fix the call; nothing was sent
     │   ├── UnencodableData
-    │   └── PayloadTooLarge
+    │   ├── PayloadTooLarge
+    │   └── WrongShards                   the queue is spread over another number of shards (`.stored`)
     ├── StoreError                        try again
     │   ├── StoreUnavailable              Redis did not answer, or not in time
     │   ├── StoreRefused                  Redis answered that it can't (out of memory, read-only, loading …)
     │   ├── OffloadUnavailable            the store of large payloads did not answer as it should
     │   ├── QueueFull                     more jobs than its `max_size`
+    │   ├── PartlyAdded                   some shards of the queue took their jobs (`.job_ids`), some did not
     │   └── QueueBusy                     jobs are running in a queue that is to be removed
     ├── JobError                          look at this job (`.job_id`)
     │   ├── JobNotFound
@@ -65,6 +67,20 @@ class PayloadTooLarge(InvalidInput):
         return f"{self.what} takes {self.size:,} bytes, over the limit of {self.limit:,} (STREAMQ_MAX_PAYLOAD)"
 
 
+class WrongShards(InvalidInput):
+    """The queue is spread over another number of shards (`stored`; 0: it was used without). Nothing was changed."""
+
+    def __init__(self, queue: str, stored: int, given: int) -> None:
+        super().__init__(queue, stored, given)
+        self.queue, self.stored, self.given = queue, stored, given
+
+    def __str__(self) -> str:
+        change = f"set_shards({self.given})"
+        if not self.stored:
+            return f"queue {self.queue} was used without shards, not with {self.given}: change that by {change}"
+        return f"queue {self.queue} has {self.stored} shards, not {self.given}: give that number, or {change}"
+
+
 class StoreError(StreamqError):
     """Redis could not do it now; the same call may succeed later."""
 
@@ -90,6 +106,18 @@ class QueueFull(StoreError):
 
     def __str__(self) -> str:
         return f"queue {self.queue} holds {self.size:,} jobs, its limit is {self.limit:,}"
+
+
+class PartlyAdded(StoreError):
+    """Some shards of the queue took their jobs of an `add_many`, some did not; `job_ids` has None for those."""
+
+    def __init__(self, queue: str, job_ids: tuple[str | None, ...], why: str) -> None:
+        super().__init__(queue, job_ids, why)
+        self.queue, self.job_ids, self.why = queue, job_ids, why
+
+    def __str__(self) -> str:
+        there = sum(job_id is not None for job_id in self.job_ids)
+        return f"{there:,} of {len(self.job_ids):,} jobs are in queue {self.queue}; the shard of the others: {self.why}"
 
 
 class QueueBusy(StoreError):

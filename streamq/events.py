@@ -64,6 +64,11 @@ class EventReader:
         self._entry, self._skip = _position(after) if after is not None else ("", 0)
         self._check_gap = after is not None
 
+    @property
+    def position(self) -> str:
+        """The entry that was read last."""
+        return self._entry
+
     def failed(self, error: Exception) -> None:
         """Tell the queue's `on_error`."""
         self._store.on_error(error)
@@ -120,6 +125,11 @@ def _position(after: str) -> tuple[str, int]:
     if len(parts) != 2 or not all(p.isdigit() for p in parts) or (index and not index.isdigit()):
         raise InvalidInput(f"after must be the id of an event, such as 1790000000000-0/3, not {after!r}")
     return entry, int(index) + 1 if index else 0
+
+
+def check_position(after: str) -> None:
+    """Raise InvalidInput if `after` is no id of an event."""
+    _position(after)
 
 
 def _key(entry: str) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class Exporter(Collector):
 
     def _make_samplers(self) -> list[Sampler]:
         try:
-            return [Sampler(Queue(name, settings=self._settings)) for name in self._names]
+            return [Sampler(Queue(name, settings=self._settings, shards="stored")) for name in self._names]
         except BaseException:
             self._loop.close()
             raise

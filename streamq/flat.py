@@ -19,12 +19,12 @@ from typing import Any, Unpack
 from weakref import WeakKeyDictionary
 
 from streamq.errors import InvalidInput
-from streamq.events import Event, EventReader, follow, start_on
+from streamq.events import Event
 from streamq.job import Job, JobSnapshot, JobState, queue_name
 from streamq.observer import ErrorHandler
 from streamq.policy import RateLimit, Seconds
 from streamq.processor import Processors
-from streamq.queue import OptionFields, Queue, QueueStats
+from streamq.queue import OptionFields, Queue, QueueStats, Shards
 from streamq.task import Task
 from streamq.worker import Worker
 
@@ -61,22 +61,15 @@ class QueueEvents:
         return self._queue.events()
 
     async def _tell(self) -> None:
-        wire = self._queue._new_wire()
-        reader = EventReader(self._queue._store, wire, None)
-        try:
-            await start_on(reader)
-            self._ready.set()
-            async for event in follow(reader):
-                for handler in (*self._handlers.get(event.kind, ()), *self._handlers.get("*", ())):
-                    try:
-                        answer = handler(event)
-                        if inspect.isawaitable(answer):
-                            await answer
-                    except Exception as error:
-                        log.exception("a handler of the event %s failed", event.kind)
-                        reader.failed(error)
-        finally:
-            await wire.close()
+        async for event in self._queue._events_from(self._ready):
+            for handler in (*self._handlers.get(event.kind, ()), *self._handlers.get("*", ())):
+                try:
+                    answer = handler(event)
+                    if inspect.isawaitable(answer):
+                        await answer
+                except Exception as error:
+                    log.exception("a handler of the event %s failed", event.kind)
+                    self._queue._store.on_error(error)
 
     async def close(self) -> None:
         """Stop telling."""
@@ -105,8 +98,8 @@ def _here() -> _OfLoop:
     return _made.setdefault(loop, _OfLoop())
 
 
-def get_queue(name: str) -> Queue:
-    """Return the queue of this name and of the running event loop, made at the first call.
+def get_queue(name: str, shards: Shards = None) -> Queue:
+    """Return the queue of this name and of the running event loop, made at the first call, which says its shards.
 
     Raises:
         InvalidInput: The name or the environment makes no sense, or no event loop is running.
@@ -114,7 +107,7 @@ def get_queue(name: str) -> Queue:
     queues = _here().queues
     key = queue_name(name)
     if key not in queues:
-        queues[key] = Queue(key)
+        queues[key] = Queue(key, shards=shards)
     return queues[key]
 
 
@@ -142,14 +135,17 @@ def create_worker(
 ) -> Worker:
     """Make a worker and start it on the running event loop; it runs until its `stop`, or `close_all_queues`.
 
-    `on_error` is told of trouble that is no job's, as by `Worker`. (Of a queue: `get_queue(name).on_error = …`.)
+    Its shards are those of the queue that is given, or that `get_queue` has made. `on_error` is told of trouble that is
+    no job's, as by `Worker`. (Of a queue: `get_queue(name).on_error = …`.)
 
     Raises:
         InvalidInput: A value makes no sense, or no event loop is running.
     """
     here = _here()
-    name = queue.name if isinstance(queue, Queue) else queue
-    worker = Worker(name, processors, concurrency=concurrency, limiter=limiter, on_error=on_error)
+    name = queue.name if isinstance(queue, Queue) else queue_name(queue)
+    known = queue if isinstance(queue, Queue) else here.queues.get(name)
+    shards = None if known is None else known.shards
+    worker = Worker(name, processors, shards=shards, concurrency=concurrency, limiter=limiter, on_error=on_error)
     here.workers[worker] = asyncio.get_running_loop().create_task(worker.run(), name=f"streamq-worker-{name}")
     return worker
 

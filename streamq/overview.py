@@ -136,7 +136,9 @@ class Overview(QueueParts):
     async def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:
         """Count what has happened since a moment (an earlier tally's `until`), or in the last `over` seconds."""
         until = await self._store.now_ms()
-        start = until - round(seconds("over", over, low=0.1) * 1000) if since is None else _ms(since)
+        return await self._tally(tally_start(since, over, until), until)
+
+    async def _tally(self, start: int, until: int) -> Tally:
         counts: Counter[str] = Counter()
         # What happens in this very millisecond is left to the next tally.
         async for _, fields in self._past(f"{start}-0", f"({until}-0"):
@@ -177,6 +179,11 @@ def _worker(stored: StoredWorker) -> WorkerSnapshot:
             for job in stored.jobs
         ],
     )
+
+
+def tally_start(since: datetime | None, over: Seconds, until: int) -> int:
+    """Return the first millisecond that a tally is to count."""
+    return until - round(seconds("over", over, low=0.1) * 1000) if since is None else _ms(since)
 
 
 def _ms(at: datetime) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import msgspec
 
@@ -18,17 +19,18 @@ from streamq._engine import codec, keys
 from streamq._engine.adder import Adder
 from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
-from streamq._engine.snapshots import readable, snapshot
+from streamq._engine.shards import read_number
+from streamq._engine.snapshots import snapshot
 from streamq._engine.store import Store
-from streamq._engine.transitions import Added, NewJob, StoredJob
+from streamq._engine.transitions import Added, NewJob
 from streamq._engine.wire import Wire
 from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
-from streamq.errors import InvalidInput, JobCancelled, JobFailed, JobNotFound, ResultNotKept
-from streamq.events import Endings, Event, EventReader, follow
+from streamq.errors import InvalidInput
+from streamq.events import Endings, Event, EventReader, follow, start_on
 from streamq.fairness import Fairness
 from streamq.flows import Flows
-from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, JobState, check_text
+from streamq.job import MAX_NAME, Job, JobOptions, JobSnapshot, check_text
 from streamq.listing import Listings
 from streamq.middleware import Middleware, around_add, checked
 from streamq.minutes import Minutes
@@ -36,7 +38,8 @@ from streamq.observer import NOBODY, ErrorHandler, Observer, Sending, begin, car
 from streamq.operations import Operations, known_id, new_job
 from streamq.overview import Overview
 from streamq.payload import PLAIN, Codec, aside
-from streamq.policy import Backoff, Priority, Retention, Seconds, seconds
+from streamq.policy import Backoff, Priority, Retention, Seconds
+from streamq.results import Results
 from streamq.schedules import Schedules
 from streamq.settings import Settings
 from streamq.unique import REFUSING, Unique
@@ -47,8 +50,6 @@ if TYPE_CHECKING:
 NORMAL = int(Priority.NORMAL)
 MOST_NAMES = 1_000
 """Job names that are remembered as good."""
-LOOK_AGAIN = 5.0
-"""Seconds after which a wait for a result looks at the job itself, in case an event was missed."""
 
 
 class OptionFields(TypedDict, total=False):
@@ -71,6 +72,8 @@ class OptionFields(TypedDict, total=False):
     webhook: str | None
 
 
+Shards = int | Literal["stored"] | None
+"""Over how many shards a queue is spread: a number, the one that Redis has stored, or none."""
 NewJobSpec = tuple[str, Any] | tuple[str, Any, JobOptions]
 """A job for `add_many`: its name, its data, and its options if it has any."""
 
@@ -99,10 +102,11 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
         return unended + self.completed + self.failed + self.cancelled
 
 
-class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, DeadLetters, Schedules, Flows):
+class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, Results, DeadLetters, Schedules, Flows):
     """A named queue.
 
     `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
+    With `shards` the queue is spread over so many, each in a slot of its own; "stored" takes the number that it has.
     `defaults` are the options of jobs that say nothing themselves. `on_error` is told of trouble in the background,
     which no call raises (a reader of events that lost Redis, a handler of dead letters that failed); it is logged all
     the same, and goes on. `middleware` is entered around each add. `codec` seals what goes to Redis of data, and opens
@@ -112,11 +116,26 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         InvalidInput: The name can't be part of a key, or `redis` is neither a URL nor a client.
     """
 
+    _shard: int | None = None
+    """Which one of a queue's shards this is."""
+    _shared_wire: Wire | None = None
+    """The connection for commands, if it is another object's."""
+    _may_have_shards = False
+
+    def __new__(cls, *args: Any, shards: Shards = None, **fields: Any) -> Queue:
+        """Make a queue; one with shards is of a class of its own."""
+        if shards is not None and cls is Queue:
+            from streamq.sharding import ShardedQueue
+
+            return object.__new__(ShardedQueue)
+        return object.__new__(cls)
+
     def __init__(
         self,
         name: str,
         redis: str | Redis | RedisCluster | None = None,
         *,
+        shards: Shards = None,
         defaults: JobOptions | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,
@@ -124,13 +143,16 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
         middleware: Sequence[Middleware] = (),
         codec: Codec | None = None,
     ) -> None:
+        if shards is not None and not self._may_have_shards:
+            raise InvalidInput(f"a {type(self).__name__} can't have shards, only a Queue itself can")
         self.settings = settings or Settings.from_env()
         self.defaults = defaults or JobOptions()
         target = self.settings.redis_url if redis is None else redis
-        endpoint = Endpoint(target, self.settings.timeout, keys.base(name))
-        self._wire, self._event_wire = Wire(endpoint), Wire(endpoint)
+        endpoint = Endpoint(target, self.settings.timeout, keys.base(name, self._shard or 0))
+        shared = None if endpoint.in_cluster else self._shared_wire
+        self._wire, self._event_wire = shared or Wire(endpoint), Wire(endpoint)
         self._endpoint = endpoint
-        self._store = Store(name, self._wire, self.settings, observer)
+        self._store = Store(name, self._wire, self.settings, observer, self._shard)
         self._store.codec = codec or PLAIN
         self._middleware = checked(middleware)
         self.on_error = on_error
@@ -158,6 +180,11 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
     def redis(self) -> str | Redis | RedisCluster:
         """Where Redis is: the URL or the client that this was made with, or the environment's URL."""
         return self._endpoint.target
+
+    @property
+    def shards(self) -> Shards:
+        """Over how many shards it is spread, as it was given; None without."""
+        return None
 
     def _new_wire(self) -> Wire:
         return Wire(self._endpoint)
@@ -271,7 +298,7 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             return self._adder
         if self._durable is None:
             wire = self._new_wire()
-            store = Store(self.name, wire, self.settings, self._store.observer)
+            store = Store(self.name, wire, self.settings, self._store.observer, self._shard)
             self._durable = Adder(store, Confirmation(store)), wire
         return self._durable[0]
 
@@ -345,74 +372,46 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, D
             oldest_by_priority=ages,
         )
 
-    async def result(self, job_id: str, timeout: Seconds | None = None) -> Any:
-        """Wait until a job has ended and return its result; waits through outages of Redis.
-
-        Raises:
-            JobFailed: It ended as failed.
-            JobCancelled: It was cancelled (`.reason` says why) or removed.
-            JobNotFound: There is no such job.
-            UnreadablePayload: It completed, and its result is sealed by what this queue's `codec` can't open.
-            ResultNotKept: It completed, but its retention keeps no result.
-            TimeoutError: `timeout` seconds went by; the job goes on.
-        """
-        limit = None if timeout is None else seconds("timeout", timeout)
-        known_id(job_id)
-        clock = asyncio.timeout(limit)
-        try:
-            async with clock:
-                return await self._wait_for_the_end(job_id)
-        except TimeoutError:
-            if clock.expired():
-                raise TimeoutError(f"no end of job {job_id} was seen within {limit:g} s; it goes on") from None
-            raise
-
-    async def _wait_for_the_end(self, job_id: str) -> Any:
-        known = False
-        waiter = await self._endings.watch(job_id)
-        try:
-            while True:
-                stored = await self._store.get(job_id)
-                if stored is not None and JobState(stored.state).ended:
-                    return await self._ending(job_id, stored)
-                if stored is None:
-                    raise (ResultNotKept if known else JobNotFound)(job_id)
-                known = True
-                await asyncio.wait((waiter,), timeout=LOOK_AGAIN)
-                if not waiter.done():
-                    continue
-                kind = waiter.result()
-                if kind == "removed" or (kind == "cancelled" and await self._store.get(job_id) is None):
-                    raise JobCancelled(job_id)
-                told, waiter = waiter, await self._endings.watch(job_id)
-                self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew
-        finally:
-            self._endings.forget(job_id, waiter)
-
-    async def _ending(self, job_id: str, stored: StoredJob) -> Any:
-        """Return the result of a job that has ended, and open nothing else of it; raise if it did not complete."""
-        record, opener = stored.record, self._store.codec
-        if stored.state == JobState.FAILED:
-            raise JobFailed(
-                job_id, str(codec.decode_error(record["x"])) if record.get("x") else "no error was recorded"
-            )
-        if stored.state == JobState.CANCELLED:
-            raise JobCancelled(job_id, record.get("w", b"").decode("utf-8", "replace"))
-        body = record.get("r", b"")
-        return readable(await aside(opener, opener.open, body)) if body else None
-
     async def events(self, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield what happens in the queue, for ever and over reconnects.
 
         Starts behind the event whose id is `after`, or with what comes next. Takes a connection of its own while it
         runs. An event of kind `gap` says that the stream's cap has dropped events before they could be read.
         """
+        async with aclosing(self._events_from(asyncio.Event(), after)) as events:
+            async for event in events:
+                yield event
+
+    async def _events_from(self, begun: asyncio.Event, after: str | None = None) -> AsyncGenerator[Event, None]:
+        """Yield events as `events` does; `begun` is set from when on none is missed."""
         wire = self._new_wire()
+        reader = EventReader(self._store, wire, after)
         try:
-            async for event in follow(EventReader(self._store, wire, after)):
+            await start_on(reader)
+            begun.set()
+            async for event in follow(reader):
                 yield event
         finally:
             await wire.close()
+
+    async def count_shards(self) -> int | None:
+        """Read over how many shards Redis says that the queue is spread; None if it was never made with any."""
+        return await read_number(self._store)
+
+    async def set_shards(self, shards: int, *, grow: bool = False) -> None:
+        """Spread the queue over another number of shards from now on; made without shards, it counts as one.
+
+        Goes while the queue holds no jobs, dead letters and schedules; with `grow` also while it does, to a greater
+        number: ids of one's own, unique keys and limits of keys then hold among the jobs that are added from here on.
+        Stop its producers first, or they miss it; processes that start with another number are refused.
+
+        Raises:
+            InvalidInput: The number makes no sense, or the queue holds something. Nothing was changed.
+        """
+        from streamq.sharding import ShardedQueue
+
+        async with ShardedQueue(self.name, self.redis, settings=self.settings) as whole:
+            await whole.set_shards(shards, grow=grow)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,6 +16,8 @@ from streamq._engine import keys
 from streamq.errors import StoreRefused
 from streamq.policy import Priority
 from streamq.queue import Queue, QueueStats
+from streamq.sharding import ShardedQueue
+from streamq.sharding.overview import sum_stats
 
 MEMORY_EVERY = 30.0
 RECORDS = 10
@@ -41,6 +44,7 @@ class Sampler:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self._store = queue._store
+        self._shards: list[Sampler] = []
         self._memory: float | None = None
         self._measured_at = -MEMORY_EVERY
 
@@ -50,6 +54,8 @@ class Sampler:
         Raises:
             StoreError: Redis is away or refused.
         """
+        if isinstance(self.queue, ShardedQueue):
+            return await self._sample_shards(await self.queue._open())
         stats, active, leases, schedules, late, cancelled = await asyncio.gather(
             self.queue.stats(), self._active(), self._store.command("ZCARD", keys.workers(self._store.base)),
             self._store.command("ZCARD", keys.schedules(self._store.base)), self._late(),
@@ -66,6 +72,20 @@ class Sampler:
             schedules_late=late,
             cancelled_so_far=int(cancelled or 0),
             memory=self._memory,
+        )
+
+    async def _sample_shards(self, shards: Sequence[Queue]) -> QueueSample:
+        self._shards += [Sampler(shard) for shard in shards[len(self._shards) :]]
+        found = await asyncio.gather(*(sampler.sample() for sampler in self._shards[: len(shards)]))
+        memory = [sample.memory for sample in found if sample.memory is not None]
+        return QueueSample(
+            stats=sum_stats([sample.stats for sample in found]),
+            active={priority: sum(sample.active[priority] for sample in found) for priority in Priority},
+            leases=max(sample.leases for sample in found),
+            schedules=sum(sample.schedules for sample in found),
+            schedules_late=sum(sample.schedules_late for sample in found),
+            cancelled_so_far=sum(sample.cancelled_so_far for sample in found),
+            memory=sum(memory) if len(memory) == len(found) else None,
         )
 
     async def _active(self) -> dict[Priority, int]:

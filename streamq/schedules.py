@@ -49,7 +49,7 @@ class Schedules:
             StoreError: Repeat it: the schedule may be as described, or as it was before.
         """
         check_schedule_id(id)
-        chosen = _settings(schedule, fields)
+        chosen = settings_of(schedule, fields)
         job = await aside(self._store.codec, self._encode, chosen.name, chosen.data, chosen.options, {})
         spec = spec_of(chosen)
         body = msgspec.msgpack.encode(spec)
@@ -127,7 +127,7 @@ class Schedules:
         return found[0]
 
 
-def _settings(schedule: Schedule | None, fields: ScheduleFields) -> Schedule:
+def settings_of(schedule: Schedule | None, fields: ScheduleFields) -> Schedule:
     known = Schedule.__struct_fields__
     for field in fields:
         if field not in known:

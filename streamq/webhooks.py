@@ -107,7 +107,7 @@ class Webhooks:
         if not self.may_tell(url):
             raise Unrecoverable(f"the webhook's host is not in the list: {urlsplit(url).hostname}")
         state, job_id = _ending(job.id)
-        async with Queue(job.queue, self._redis, settings=self._settings, codec=self._codec) as queue:
+        async with Queue(job.queue, self._redis, shards="stored", settings=self._settings, codec=self._codec) as queue:
             ended = await queue.get_job(job_id)
         body = _body(job.queue, job_id, state, ended)
         headers = {"content-type": "application/json", **sign(self._secret, job.id, int(time.time()), body)}

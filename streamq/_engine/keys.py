@@ -14,10 +14,14 @@ GROUP = "w"
 """The consumer group of each lane."""
 
 
-def base(queue: str) -> str:
-    """Return what all keys of `queue` start with; raise InvalidInput if it is no usable name."""
+def base(queue: str, shard: int = 0) -> str:
+    """Return what all keys of `queue` start with; raise InvalidInput if it is no usable name.
+
+    Each shard has a hash tag of its own, and so a slot of its own. Shard 0 has the keys of a queue without shards.
+    """
     name = queue_name(queue)
-    return f"{PREFIX}:{name}" if name.startswith("{") else f"{PREFIX}:{{{name}}}"
+    tagged = name if name.startswith("{") else f"{{{name}}}"
+    return f"{PREFIX}:{tagged.replace('}', f'#{shard}}}', 1)}" if shard else f"{PREFIX}:{tagged}"
 
 
 def lane(base: str, priority: int) -> str:
@@ -33,6 +37,11 @@ def lanes(base: str) -> list[str]:
 def counter(base: str) -> str:
     """String: the number that was given out last, to a job or an entry."""
     return f"{base}:id"
+
+
+def shards(base: str) -> str:
+    """String: over how many shards the queue is spread; at shard 0 alone."""
+    return f"{base}:shards"
 
 
 def events(base: str) -> str:

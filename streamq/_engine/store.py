@@ -50,9 +50,11 @@ FULL, REFUSED = -4, -5
 class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransitions):
     """One queue's transitions. Wires are the owner's to close."""
 
-    def __init__(self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY) -> None:
-        self.queue = queue_name(queue)
-        self.base = keys.base(queue)
+    def __init__(
+        self, queue: str, wire: Wire, settings: Settings, observer: Observer = NOBODY, shard: int | None = None
+    ) -> None:
+        self.queue, self.shard = queue_name(queue), shard
+        self.base = keys.base(queue, shard or 0)
         self.wire = wire
         self.settings = settings
         self.observer = observer

@@ -39,6 +39,12 @@ def add_parsers(commands: arguments.Commands) -> None:
         help="jobs that run at once, over all workers")  # fmt: skip
     add("--max-size", type=arguments.limit, default=argparse.SUPPRESS, metavar="N|none",
         help="jobs that wait, run or are delayed before an add is refused")  # fmt: skip
+    parser = commands.add(
+        OPERATE, "shards", shards, "show over how many shards a queue is spread, or change it", examples=SHARDS_EXAMPLES
+    )
+    arguments.add_queue(parser)
+    parser.add_argument("number", metavar="N", nargs="?", type=int, help="how many there are to be; the queue is empty")
+    parser.add_argument("--grow", action="store_true", help="to more of them, while the queue holds jobs")
     parser = commands.add(OPERATE, "drain", drain, "remove all jobs that wait; running ones go on")
     arguments.add_queue(parser)
     parser.add_argument("--delayed", action="store_true", help="remove the delayed ones as well")
@@ -58,6 +64,25 @@ LIMITS_EXAMPLES = """
   streamq limits emails --rate 100/1m --concurrency 5
   streamq limits emails --rate none --max-size 100000
 """
+
+
+SHARDS_EXAMPLES = """
+  streamq shards emails
+  streamq shards emails 8
+  streamq shards emails 16 --grow
+"""
+
+
+async def shards(session: Session) -> None:
+    """Show or change the number of shards."""
+    async with session.queue() as queue:
+        if session.options.number is not None:
+            await queue.set_shards(session.options.number, grow=session.options.grow)
+        number = await queue.count_shards()
+    if session.out.json:
+        session.out.record({"queue": queue.name, "shards": number})
+    else:
+        session.out.line(f"queue {queue.name}: {number} shards" if number else f"queue {queue.name} has no shards")
 
 
 async def stats(session: Session) -> None:

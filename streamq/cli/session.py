@@ -48,7 +48,8 @@ class Session:
         """Open the queue that the command names, or another one."""
         from streamq.queue import Queue
 
-        async with Queue(self.options.queue if name is None else name, settings=self.settings) as queue:
+        name = self.options.queue if name is None else name
+        async with Queue(name, settings=self.settings, shards="stored") as queue:
             yield queue
 
     @asynccontextmanager

@@ -75,7 +75,7 @@ def create_app(
     own, found = [], []
     for queue in queues:
         if isinstance(queue, str):
-            queue = Queue(queue, settings=quick)
+            queue = Queue(queue, settings=quick, shards="stored")
             own.append(queue)
         found.append(queue)
     if not found:

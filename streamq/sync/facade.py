@@ -35,6 +35,7 @@ class QueueFacade:
         name: str,
         redis: str | Redis | RedisCluster | None = None,
         *,
+        shards: queues.Shards = None,
         defaults: JobOptions | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,
@@ -44,7 +45,7 @@ class QueueFacade:
     ) -> None:
         def make() -> queues.Queue:
             return queues.Queue(
-                name, redis, defaults=defaults, settings=settings, observer=observer, on_error=on_error,
+                name, redis, shards=shards, defaults=defaults, settings=settings, observer=observer, on_error=on_error,
                 middleware=middleware, codec=codec,
             )  # fmt: skip
 

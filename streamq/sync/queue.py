@@ -21,7 +21,7 @@ from streamq.minutes import Minute
 from streamq.observer import ErrorHandler
 from streamq.overview import Limits, Tally, WorkerList
 from streamq.policy import Priority, RateLimit, Seconds
-from streamq.queue import NewJobSpec, OptionFields, QueueStats
+from streamq.queue import NewJobSpec, OptionFields, QueueStats, Shards
 from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot
 from streamq.sync.facade import JobFacade, QueueFacade, Watch, in_thread
 
@@ -71,6 +71,11 @@ class Queue(QueueFacade):
     def redis(self) -> str | Redis | RedisCluster:
         """Where Redis is: the URL or the client that this was made with, or the environment's URL."""
         return self._queue().redis
+
+    @property
+    def shards(self) -> Shards:
+        """Over how many shards it is spread, as it was given; None without."""
+        return self._queue().shards
 
     def add(
         self,
@@ -124,19 +129,6 @@ class Queue(QueueFacade):
         """Count the queue's jobs; the cost does not grow with their number."""
         return self._run(lambda queue: queue.stats())
 
-    def result(self, job_id: str, timeout: Seconds | None = None) -> Any:
-        """Wait until a job has ended and return its result; waits through outages of Redis.
-
-        Raises:
-            JobFailed: It ended as failed.
-            JobCancelled: It was cancelled (`.reason` says why) or removed.
-            JobNotFound: There is no such job.
-            UnreadablePayload: It completed, and its result is sealed by what this queue's `codec` can't open.
-            ResultNotKept: It completed, but its retention keeps no result.
-            TimeoutError: `timeout` seconds went by; the job goes on.
-        """
-        return self._run(lambda queue: queue.result(job_id, timeout))
-
     def events(self, after: str | None = None) -> Generator[Event, None, None]:
         """Yield what happens in the queue, for ever and over reconnects.
 
@@ -144,6 +136,22 @@ class Queue(QueueFacade):
         runs. An event of kind `gap` says that the stream's cap has dropped events before they could be read.
         """
         return self._iterate(lambda queue: queue.events(after))
+
+    def count_shards(self) -> int | None:
+        """Read over how many shards Redis says that the queue is spread; None if it was never made with any."""
+        return self._run(lambda queue: queue.count_shards())
+
+    def set_shards(self, shards: int, *, grow: bool = False) -> None:
+        """Spread the queue over another number of shards from now on; made without shards, it counts as one.
+
+        Goes while the queue holds no jobs, dead letters and schedules; with `grow` also while it does, to a greater
+        number: ids of one's own, unique keys and limits of keys then hold among the jobs that are added from here on.
+        Stop its producers first, or they miss it; processes that start with another number are refused.
+
+        Raises:
+            InvalidInput: The number makes no sense, or the queue holds something. Nothing was changed.
+        """
+        self._run(lambda queue: queue.set_shards(shards, grow=grow))
 
     def close(self) -> None:
         """Wait for adds that are on their way, end the waits for results, and close the connections."""
@@ -438,6 +446,19 @@ class Queue(QueueFacade):
             InvalidInput: `over` makes no sense.
         """
         return self._run(lambda queue: queue.minutes(over))
+
+    def result(self, job_id: str, timeout: Seconds | None = None) -> Any:
+        """Wait until a job has ended and return its result; waits through outages of Redis.
+
+        Raises:
+            JobFailed: It ended as failed.
+            JobCancelled: It was cancelled (`.reason` says why) or removed.
+            JobNotFound: There is no such job.
+            UnreadablePayload: It completed, and its result is sealed by what this queue's `codec` can't open.
+            ResultNotKept: It completed, but its retention keeps no result.
+            TimeoutError: `timeout` seconds went by; the job goes on.
+        """
+        return self._run(lambda queue: queue.result(job_id, timeout))
 
     def dead_letters(self, start: str | None = None, count: int = 50, *, newest_first: bool = False) -> LetterPage:
         """Return up to `count` dead letters behind the letter `start`, and where the next page starts (`page.next`).

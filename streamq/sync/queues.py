@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from streamq.job import queue_name
+from streamq.queue import Shards
 from streamq.sync.background import background
 from streamq.sync.queue import Queue
 
 _made: dict[str, Queue] = {}
 
 
-def get_queue(name: str) -> Queue:
+def get_queue(name: str, shards: Shards = None) -> Queue:
     """Return the queue of this name, made from the environment at the first call.
 
     Raises:
@@ -18,7 +19,7 @@ def get_queue(name: str) -> Queue:
     key = queue_name(name)
     with background.lock:
         if key not in _made:
-            _made[key] = Queue(key)
+            _made[key] = Queue(key, shards=shards)
         return _made[key]
 
 

@@ -84,8 +84,9 @@ async def drain(
     limit = seconds("timeout", timeout)
     ticks = _Ticks()
     worker = Worker(
-        queue.name, processors, redis=queue.redis, settings=queue.settings, concurrency=concurrency, observer=ticks
-    )
+        queue.name, processors, redis=queue.redis, shards=queue.shards, settings=queue.settings,
+        concurrency=concurrency, observer=ticks,
+    )  # fmt: skip
     async with worker:
         try:
             async with asyncio.timeout(limit):

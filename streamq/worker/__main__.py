@@ -24,6 +24,7 @@ from streamq.log import configure
 from streamq.observer import NOBODY, Observer, together
 from streamq.policy import RateLimit
 from streamq.processor import Processors
+from streamq.queue import Shards
 from streamq.settings import Settings
 from streamq.worker.plugins import from_modules, installed
 from streamq.worker.processes import Processes, is_child
@@ -72,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     add("-p", "--processors", metavar="MODULE[:NAME]", action="append", default=[],
         help="where the processors are; may be given more than once (default: the installed plugins)")  # fmt: skip
     add("-c", "--concurrency", type=int, metavar="N", help="jobs that run at once, per queue (default: 5)")
+    add("--shards", type=shards_of, metavar="N",
+        help='over how many shards the queues are spread, or "stored": as Redis says (default: none)')  # fmt: skip
     add("-g", "--grace", type=float, metavar="S", help="seconds that a stop lets jobs finish (default: 30)")
     add("-r", "--redis", metavar="URL", help="where Redis is (default: from the environment)")
     add("-n", "--processes", type=int, metavar="N", default=1,
@@ -90,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
     add("--log-format", default="console", choices=["console", "json"],
         help="lines for people, or JSON with the job's id, queue and attempt in each (default: console)")  # fmt: skip
     return found
+
+
+def shards_of(text: str) -> Shards:
+    """Read a number of shards, or `stored`."""
+    return "stored" if text == "stored" else int(text)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -137,7 +145,10 @@ async def serve(
         from streamq.tracing import Tracing
 
         observer = together(observer, Tracing())
-    workers = [Worker(q, processors, settings=settings, limiter=limiter, observer=observer) for q in queues]
+    workers = [
+        Worker(q, processors, shards=options.shards, settings=settings, limiter=limiter, observer=observer)
+        for q in queues
+    ]
     serving = Serving(workers, Limits(options.max_jobs, options.max_memory), metrics)
     health: HealthServer | None = None
     exporter: Exporter | None = None

@@ -37,7 +37,7 @@ class Holdings:
         self.gathering = gathering
         gathering.on_joined, gathering.on_due, gathering.on_ended = self._joined, self._due, self._batch_ended
         self.on_change: Callable[[], None] = lambda: None
-        """Told when a batch has come to wait for a slot, or a job has given its slot back to be gathered."""
+        """Told when a batch has come to wait for a slot, a job has given its slot back to be gathered, or others have."""
         self._invited = FIRST_INVITED
         self._concurrency, self._max_stalls, self._start = concurrency, max_stalls, start
         self.mine: dict[str, Attempt] = {}
@@ -69,6 +69,15 @@ class Holdings:
         taken = self._busy + len(self.ready) + len(self.suspects) + len(self.gathering.due)
         invited = self._invitations() if self.gathering.filling else 0
         return self._concurrency + self._ahead() + invited - taken - self.reserved
+
+    def reserve_parked(self, want: int) -> int:
+        """Reserve room for what a parked tick may bring; return for how many jobs."""
+        self.reserved += want
+        return want
+
+    def release_parked(self, want: int) -> None:
+        """Undo `reserve_parked`."""
+        self.reserved -= want
 
     def _invitations(self) -> int:
         """Return how many jobs may be claimed for the batches that fill up: none if what else comes would wait."""

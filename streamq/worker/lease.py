@@ -13,7 +13,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.store import Store
@@ -31,17 +32,18 @@ LATE = 0.1
 class LeaseThread:
     """Renews a lease from `start` to `stop`. `beat` is called by the worker's loop to show that it turns.
 
-    `cancelled` is told, in this thread, of the jobs that are to be interrupted: their entries, and why. It is told so
-    again with every renewal until they have ended.
+    Where the queue has shards (else None is the only one), the lease is kept at each of them. `cancelled` is told, in
+    this thread, at which one jobs are to be interrupted: their entries, and why. It is told so again with every renewal
+    until they have ended.
     """
 
     def __init__(
         self,
         queue: str,
         worker: str,
-        connect: Callable[[], Endpoint],
+        connect: Callable[[int | None], Endpoint],
         settings: Settings,
-        cancelled: Callable[[Mapping[str, str]], None],
+        cancelled: Callable[[int | None, Mapping[str, str]], None],
     ) -> None:
         self._queue, self._worker, self._connect, self._settings = queue, worker, connect, settings
         self._cancelled = cancelled
@@ -51,11 +53,16 @@ class LeaseThread:
         self._thread = threading.Thread(target=self._main, name=f"streamq-lease-{queue}", daemon=True)
         self._last_beat = time.monotonic()
         self._warned = False
-        self.renewed_at = time.monotonic()
-        """When the lease was last known to be good (monotonic seconds)."""
+        self._renewed_at: dict[int | None, float] = {None: time.monotonic()}
 
-    def start(self) -> None:
+    @property
+    def renewed_at(self) -> float:
+        """When the lease was last known to be good, at all shards (monotonic seconds)."""
+        return min(self._renewed_at.values())
+
+    def start(self, shards: Sequence[int | None] = (None,)) -> None:
         """Start renewing."""
+        self._renewed_at = dict.fromkeys(shards, time.monotonic())
         self._thread.start()
 
     def stop(self) -> None:
@@ -84,10 +91,17 @@ class LeaseThread:
 
     async def _renew_for_ever(self) -> None:
         self._loop = asyncio.get_running_loop()
-        beat = self._settings.lease / BEATS_PER_LEASE
-        wire = Wire(self._connect())
-        store = Store(self._queue, wire, self._settings)
         stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.gather(*(self._keep(shard, stopped) for shard in self._renewed_at))
+        finally:
+            stopped.cancel()
+
+    async def _keep(self, shard: int | None, stopped: asyncio.Task[Any]) -> None:
+        """Renew the lease at one shard, until this stops."""
+        beat = self._settings.lease / BEATS_PER_LEASE
+        wire = Wire(self._connect(shard))
+        store = Store(self._queue, wire, self._settings, shard=shard)
         block = 0.0
         try:
             while not self._stopping.is_set():
@@ -97,11 +111,11 @@ class LeaseThread:
                     renewing.cancel()
                     break
                 block = max(beat - LATE, beat / 2) if renewing.result() else 0.0
-                self._look_at_the_loop()
+                if not shard:
+                    self._look_at_the_loop()
                 if not block:
                     await asyncio.wait((stopped,), timeout=beat / 5)
         finally:
-            stopped.cancel()
             await wire.close()
 
     async def _renew(self, store: Store, block: float) -> bool:
@@ -114,11 +128,11 @@ class LeaseThread:
         except Exception:
             log.exception("renewing the lease of worker %s failed; going on", self._worker)
             return False
-        self.renewed_at = time.monotonic()
+        self._renewed_at[store.shard] = time.monotonic()
         if not renewal.holds:
             log.debug("worker %s has no lease (yet, or any more)", self._worker)
         if renewal.cancels:
-            self._cancelled(renewal.cancels)
+            self._cancelled(store.shard, renewal.cancels)
         return True
 
     def _look_at_the_loop(self) -> None:

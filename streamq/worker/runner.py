@@ -58,6 +58,8 @@ class Runner:
         settings: Settings,
         finished: Callable[[Attempt, Outcome], None],
         middleware: Sequence[Middleware] = (),
+        threads: Threads | None = None,
+        processes: ProcessPool | None = None,
     ) -> None:
         self.middleware, self._codec = middleware, store.codec
         self.store, self._processors, self._settings, self.finished = store, processors, settings, finished
@@ -65,8 +67,8 @@ class Runner:
         self._loop: asyncio.AbstractEventLoop | None = None
         """Kept from the first start: asking for it costs a system call each time."""
         self.verdicts = Verdicts(settings, store.codec)
-        self.threads = Threads(settings.concurrency, settings.threads)
-        self._processes = ProcessPool()
+        self.threads = threads or Threads(settings.concurrency, settings.threads)
+        self._processes = processes or ProcessPool()
         self.gathering = Gathering(BatchRuns(self).start)
         self.clock_offset_ms = time.time() * 1000 - time.monotonic() * 1000
         """The server's time less this process's monotonic clock; set by each tick."""

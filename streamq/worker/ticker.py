@@ -32,6 +32,7 @@ from streamq.worker.attempt import Attempt
 from streamq.worker.holdings import OVERDUE, Holdings
 from streamq.worker.pauses import Pauses
 from streamq.worker.runner import Runner
+from streamq.worker.sharing import SharedHoldings, Slots
 
 log = logging.getLogger("streamq.worker")
 
@@ -57,6 +58,7 @@ class Ticker:
         settings: Settings,
         worker: str,
         limiter: RateLimit | None,
+        slots: Slots | None = None,
     ) -> None:
         self._store, self._parked_wire, self._settings = store, parked_wire, settings
         self.worker = worker
@@ -64,7 +66,11 @@ class Ticker:
             worker, round(settings.lease * 1000), settings.max_stalls, settings.events_cap, settings.dead_cap
         )
         self._runner = runner = runner_of(self)
-        self._holdings = Holdings(settings.concurrency, settings.max_stalls, runner.start, runner.gathering)
+        self._holdings = (
+            Holdings(settings.concurrency, settings.max_stalls, runner.start, runner.gathering)
+            if slots is None
+            else SharedHoldings(slots, settings.max_stalls, runner.start, runner.gathering)
+        )
         self._limiter = limiter
         self._changed = asyncio.Event()
         self._holdings.on_change = self._changed.set
@@ -321,8 +327,7 @@ class Ticker:
 
     def _park(self, want: int, block: float) -> None:
         want = min(want, self._settings.concurrency, TICK_JOBS)
-        self._parked_want = want
-        self._holdings.reserved += want
+        self._parked_want = want = self._holdings.reserve_parked(want)
         parking = self._store.park(self._parked_wire, self._args, want, block=block)
         self._parked = asyncio.create_task(parking, name="streamq-parked")
         self._parked.add_done_callback(self._parked_ended)
@@ -339,7 +344,7 @@ class Ticker:
         """Take the reply of the parked tick."""
         parked, want = self._parked, self._parked_want
         self._parked, self._parked_want = None, 0
-        self._holdings.reserved -= want
+        self._holdings.release_parked(want)
         assert parked is not None  # noqa: S101 - the caller looked
         try:
             reply = parked.result()

@@ -67,6 +67,8 @@ class Verdicts:
 
     def __init__(self, settings: Settings, sealer: Codec = PLAIN) -> None:
         self._settings, self._sealer = settings, sealer
+        self.shards = 1
+        """Over how many shards the queue is spread: each keeps its share of the ended jobs."""
         self.bound = False
         """Whether the queue has had bound jobs; set by each tick. Then results are told even if they are not kept."""
 
@@ -78,7 +80,7 @@ class Verdicts:
             return self.failed(claim, terms, ResultTooLarge(str(error)), started_ms, for_good=True)
         except UnencodableData as error:
             return self.failed(claim, terms, ResultNotEncodable(str(error)), started_ms, for_good=True)
-        keep = terms.keep_completed
+        keep = terms.keep_completed if self.shards == 1 else self._share(terms.keep_completed)
         body = body if keep.count or self.bound else b""
         if body and self._sealer is not PLAIN:
             body = self._sealer.seal(body)
@@ -104,7 +106,7 @@ class Verdicts:
             return Outcome(
                 "retry", claim.lane, claim.entry, claim.job_id, body, math.ceil(delay * 1000), 0, started_ms, made
             )
-        keep = terms.keep_failed if terms is not None else self._settings.keep_failed
+        keep = self._share(terms.keep_failed if terms is not None else self._settings.keep_failed)
         return Outcome(
             "fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms, started_ms, made
         )  # fmt: skip
@@ -117,8 +119,11 @@ class Verdicts:
         if waited <= options.x:
             return None
         body = codec.encode_error(describe(JobExpired(claim.job_id, waited, options.x)))
-        keep = options.f or self._settings.keep_failed
+        keep = self._share(options.f or self._settings.keep_failed)
         return Outcome("fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms)
+
+    def _share(self, keep: Retention) -> Retention:
+        return Retention(-(-keep.count // self.shards), keep.age) if self.shards > 1 else keep
 
     def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i", kind: str = "release") -> Outcome:
         """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""

@@ -14,6 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +22,27 @@ import msgspec
 
 from streamq._engine import keys
 from streamq._engine.endpoint import Endpoint
+from streamq._engine.shards import read_number, register
 from streamq._engine.store import Store
 from streamq._engine.wire import Wire
-from streamq.errors import InvalidInput, StoreError
+from streamq.errors import InvalidInput, StoreError, StoreRefused, WrongShards
 from streamq.job import queue_name
 from streamq.middleware import Middleware, checked
 from streamq.observer import NOBODY, ErrorHandler, Observer, careful
 from streamq.payload import PLAIN, Codec
 from streamq.policy import RateLimit, whole
 from streamq.processor import Processors, as_processors
+from streamq.queue import Shards
 from streamq.settings import Settings
-from streamq.worker.forwarder import Forwarder
+from streamq.sharding.queue import check_shards
+from streamq.sharding.shares import rate_shares, settings_share
 from streamq.worker.lease import LeaseThread
-from streamq.worker.runner import Runner
-from streamq.worker.scheduler import Scheduler
-from streamq.worker.supervisor import supervise
-from streamq.worker.ticker import Ticker
+from streamq.worker.part import Part
+from streamq.worker.pauses import Pauses
+from streamq.worker.pool import ProcessPool
+from streamq.worker.sharing import Slots
+from streamq.worker.threads import Threads
+from streamq.worker.ticker import FIRST_PAUSE, LONGEST_PAUSE
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -60,6 +66,7 @@ class Worker:
         processors: Processors | Mapping[str, Callable[..., Any]] | Callable[..., Any],
         *,
         redis: str | Redis | RedisCluster | None = None,
+        shards: Shards = None,
         concurrency: int | None = None,
         limiter: RateLimit | None = None,
         dead_letter_queue: str | None = None,
@@ -80,26 +87,23 @@ class Worker:
         self.processors = as_processors(processors)
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         target = settings.redis_url if redis is None else redis
-        base = keys.base(queue)
-        self._endpoint = Endpoint(target, settings.timeout, base)
-        self._wire, self._parked_wire = Wire(self._endpoint), Wire(self._endpoint)
-        self._store = Store(queue, self._wire, settings, observer)
-        self._store.on_error = careful(on_error)
-        self._store.codec = codec or self.processors.codec or PLAIN
+        self._target = target
+        self._observer, self._on_error = observer, careful(on_error)
+        self._codec = codec or self.processors.codec or PLAIN
         self._middleware = (*self.processors.middleware, *checked(middleware))
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lease = LeaseThread(
-            self.queue, self.id, lambda: Endpoint(target, settings.timeout, base), settings, self._interrupt
-        )
-        self._ticker = Ticker(self._store, self._parked_wire, self._make_runner, settings, self.id, limiter)
         dead = settings.dead_letter_queue if dead_letter_queue is None else dead_letter_queue
-        if dead is not None and queue_name(dead) == self.queue:
-            raise InvalidInput(f"the dead-letter queue of {self.queue} must be another queue")
-        if dead is not None:
-            self._store.check_reach([dead], "a queue with its dead-letter queue")
-        self._forwarder = None if dead is None else Forwarder(self._store, lambda: Wire(self._endpoint), dead)
-        self._scheduler = Scheduler(self._store, self._ticker.look_in)
-        self._ticker.hand_schedules = self._scheduler.hand
+        if dead is not None and queue_name(dead) == queue_name(queue):
+            raise InvalidInput(f"the dead-letter queue of {queue} must be another queue")
+        self._dead = dead
+        self._queue, self._number = queue_name(queue), None if shards is None else check_shards(shards)
+        self._slots = None if shards is None else Slots(settings.concurrency)
+        self._pools = Threads(settings.concurrency, settings.threads), ProcessPool()
+        self._wire = Wire(self._connect(0))
+        self._limiters = rate_shares(limiter, self._number or 1)
+        self._parts: list[Part] = []
+        self._make_parts(self._number or 1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lease = LeaseThread(self.queue, self.id, self._connect, settings, self._interrupt)
         self._grace = settings.grace
         self._beat = min(settings.lease / 4, 1.0)
         self._loop_lag = 0.0
@@ -114,17 +118,17 @@ class Worker:
     @property
     def queue(self) -> str:
         """The queue's name."""
-        return self._store.queue
+        return self._queue
 
     @property
     def running(self) -> int:
         """How many jobs it holds now."""
-        return self._ticker.running
+        return sum(part.ticker.running for part in self._parts)
 
     @property
     def ended(self) -> int:
         """How many attempts have ended here."""
-        return self._ticker.ended
+        return sum(part.ticker.ended for part in self._parts)
 
     @property
     def concurrency(self) -> int:
@@ -139,7 +143,8 @@ class Worker:
     @property
     def connects(self) -> int:
         """How many connections it has opened so far."""
-        return self._wire.connects + self._parked_wire.connects
+        wires = {part.store.wire for part in self._parts} | {part.parked_wire for part in self._parts}
+        return sum(wire.connects for wire in wires)
 
     @property
     def loop_lag(self) -> float:
@@ -154,17 +159,36 @@ class Worker:
     @property
     def stale_outcomes(self) -> int:
         """How many outcomes came after their lease had moved on, and were dropped."""
-        return self._ticker.stale_outcomes
+        return sum(part.ticker.stale_outcomes for part in self._parts)
 
     @property
     def healthy(self) -> bool:
-        """Whether a tick succeeded within the last lease."""
-        at = self._ticker.last_tick_at
-        return at is not None and time.monotonic() - at < self.settings.lease
+        """Whether a tick succeeded within the last lease, at every shard."""
+        ticks = [part.ticker.last_tick_at for part in self._parts]
+        return all(at is not None and time.monotonic() - at < self.settings.lease for at in ticks)
 
-    def _make_runner(self, ticker: Ticker) -> Runner:
-        self._runner = Runner(self._store, self.processors, self.settings, ticker.finished, self._middleware)
-        return self._runner
+    def _connect(self, shard: int | None) -> Endpoint:
+        return Endpoint(self._target, self.settings.timeout, keys.base(self._queue, shard or 0))
+
+    def _make_parts(self, number: int) -> None:
+        """Make what works at each shard, up to so many; at the queue itself, if it has none."""
+        settings = self.settings if number == 1 else settings_share(self.settings, number)
+        for at in range(len(self._parts), number):
+            shard = None if self._slots is None else at
+            endpoint = self._connect(shard)
+            wire = Wire(endpoint) if endpoint.in_cluster and at else self._wire
+            store = Store(self._queue, wire, settings, self._observer, shard)
+            if self._dead is not None:
+                store.check_reach([self._dead], "a queue with its dead-letter queue")
+            store.on_error, store.codec = self._on_error, self._codec
+            self._parts.append(
+                Part(
+                    store, partial(Wire, endpoint), self.processors, settings, self.id,
+                    middleware=self._middleware, limiter=self._limiters[at], dead_letter_queue=self._dead,
+                    slots=self._slots, pools=self._pools,
+                )
+            )  # fmt: skip
+            self._parts[-1].runner.verdicts.shards = number
 
     async def run(self) -> None:
         """Run jobs until `stop` is called; waits through any outage of Redis.
@@ -177,59 +201,95 @@ class Worker:
         self._ran = True
         log.info("worker %s runs queue %s, %d at once", self.id, self.queue, self.settings.concurrency)
         self._loop = asyncio.get_running_loop()
-        self._lease.start()
+        looking: asyncio.Task[None] | None = None
+        if self._slots is not None:
+            await self._agree_on_shards()
+        else:
+            looking = asyncio.create_task(self._refuse_shards(), name="streamq-shards")
+        self._lease.start([part.store.shard for part in self._parts])
         beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
-        on_error = self._store.on_error
-        ticking = asyncio.create_task(
-            supervise(f"the ticker of queue {self.queue}", self._tick, on_error),
-            name="streamq-ticker",
-        )
-        firing = asyncio.create_task(
-            supervise(f"the scheduler of queue {self.queue}", self._scheduler.run, on_error),
-            name="streamq-scheduler",
-        )
-        roles = [ticking, firing, beats]
-        if self._forwarder is not None:
-            forwarding = supervise(f"the forwarder of queue {self.queue}", self._forwarder.run, on_error)
-            roles.append(asyncio.create_task(forwarding, name="streamq-forwarder"))
+        for part in self._parts:
+            part.start()
         try:
             try:
                 await self._stop.wait()
-                self._ticker.quit()
-                await ticking
+                await asyncio.gather(*(part.quit() for part in self._parts))
             except asyncio.CancelledError:
                 self._hurry.set()
-                ticking.cancel()
-                await asyncio.wait((ticking,))
-                await self._ticker.stop(0, self._hurry)
+                await asyncio.gather(*(part.break_off(self._hurry) for part in self._parts))
                 raise
-            await self._ticker.stop(self._grace, self._hurry)
-            with contextlib.suppress(StoreError):
-                await self._store.wake()  # this worker may have been the only one to know when something is due
+            ends = await asyncio.gather(
+                *(part.settle(self._grace, self._hurry) for part in self._parts), return_exceptions=True
+            )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
+            if looking is not None and looking.done() and not looking.cancelled():
+                looking.result()
         finally:
-            for task in roles:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            for part in self._parts:
+                await part.end()
+            for task in (beats, looking):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait((task,))
             self._lease.stop()
-            self._runner.close()
-            await asyncio.gather(self._wire.close(), self._parked_wire.close())
+            await asyncio.gather(*(part.close() for part in self._parts))
             log.info("worker %s has stopped", self.id)
 
-    async def _tick(self) -> None:
-        """Tick from the moment on at which no dead letter is missed, or the worker is to stop."""
-        if self._forwarder is not None and not self._forwarder.begun.is_set():
-            waits = [asyncio.create_task(event.wait()) for event in (self._forwarder.begun, self._stop)]
+    async def _refuse_shards(self) -> None:
+        """Stop this worker, which knows of no shards, if the queue has some: it would leave all but one alone.
+
+        Raises:
+            WrongShards: It has.
+        """
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
             try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-        await self._ticker.run()
+                number = await read_number(self._parts[0].store)
+                break
+            except StoreRefused:
+                return  # a user who may not ask
+            except StoreError:  # which the ticker tells of
+                await asyncio.sleep(pauses.failed())
+        if number is not None and number > 1:
+            self._stop.set()
+            raise WrongShards(self.queue, number, 1)
+
+    async def _agree_on_shards(self) -> None:
+        """Wait until Redis says how many shards there are.
+
+        Raises:
+            WrongShards: Not so many.
+        """
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        while not self._stop.is_set():
+            try:
+                if self._number is None:
+                    number = await read_number(self._parts[0].store) or 1
+                    self._limiters = rate_shares(self.limiter, number)
+                    self._parts.clear()
+                    if self._slots is not None:
+                        self._slots = Slots(self.settings.concurrency)
+                    self._make_parts(number)
+                else:
+                    await register([part.store for part in self._parts])
+                return
+            except StoreError as error:
+                pause = pauses.failed()
+                log.warning("queue %s: Redis is away, again in %.2f s: %s", self.queue, pause, error)
+                self._on_error(error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), pause)
 
     async def ready(self) -> None:
-        """Wait until its first tick has succeeded."""
-        await self._ticker.first_tick.wait()
+        """Wait until its first tick has succeeded, at every shard."""
+        while True:
+            parts = list(self._parts)
+            for part in parts:
+                await part.ticker.first_tick.wait()
+            if len(parts) == len(self._parts):  # those of a number that was read come later
+                return
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop: claim nothing more, let jobs finish for `grace` seconds, hand the rest back without using an attempt.
@@ -247,13 +307,14 @@ class Worker:
 
     def flush_batches(self) -> None:
         """Have the jobs that are gathered for batches run now, or with the next free slots: no more are waited for."""
-        self._runner.gathering.flush()
+        for part in self._parts:
+            part.runner.gathering.flush()
 
-    def _interrupt(self, asked: Mapping[str, str]) -> None:
+    def _interrupt(self, shard: int | None, asked: Mapping[str, str]) -> None:
         """Pass on, from the lease's thread, which jobs are to be interrupted."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._ticker.interrupt, asked)
+                self._loop.call_soon_threadsafe(self._parts[shard or 0].ticker.interrupt, asked)
 
     async def _show_that_the_loop_turns(self) -> None:
         while True:
@@ -264,7 +325,7 @@ class Worker:
 
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name=f"streamq-worker-{self.queue}")
-        ready = asyncio.create_task(self._ticker.first_tick.wait())
+        ready = asyncio.create_task(self.ready())
         await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self._task.done():

@@ -84,7 +84,7 @@ class Rig:
         if self.role == "worker's commands":
             worker._wire = worker._store.wire = Wire(Endpoint(url, TIMEOUT))
         elif self.role == "worker's parked tick":
-            worker._parked_wire = worker._ticker._parked_wire = Wire(Endpoint(url, TIMEOUT))
+            worker._parts[0].parked_wire = worker._parts[0].ticker._parked_wire = Wire(Endpoint(url, TIMEOUT))
         elif self.role == "lease thread":
             worker._lease._connect = lambda: Endpoint(url, TIMEOUT)
 

@@ -25,6 +25,16 @@ def settings(redis_url: str) -> Settings:
 
 
 @pytest.fixture
+def shards(request: pytest.FixtureRequest) -> int | None:
+    """Over how many shards the queue is spread: none, unless a module asks for some (see `WITH_SHARDS`)."""
+    return getattr(request, "param", None)
+
+
+WITH_SHARDS = pytest.mark.parametrize("shards", [None, 3], indirect=True, ids=["plain", "shards"])
+"""Has a module's tests run on a queue without shards, and on one with them: it is the same to its callers."""
+
+
+@pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     """A plain client, to look behind the scenes."""
     with redis.Redis.from_url(redis_url) as client:
@@ -57,21 +67,21 @@ def calls() -> Calls:
 
 
 @pytest.fixture
-async def queue(settings: Settings, calls: Calls) -> AsyncIterator[Queue]:
+async def queue(settings: Settings, calls: Calls, shards: int | None) -> AsyncIterator[Queue]:
     """An empty queue."""
-    async with Queue("q", settings=settings, observer=calls) as queue:
+    async with Queue("q", settings=settings, observer=calls, shards=shards) as queue:
         yield queue
 
 
 class Bench:
     """A queue with workers of its own."""
 
-    def __init__(self, queue: Queue, settings: Settings) -> None:
-        self.queue, self.settings = queue, settings
+    def __init__(self, queue: Queue, settings: Settings, shards: int | None) -> None:
+        self.queue, self.settings, self.shards = queue, settings, shards
 
     def worker(self, processors: Any, **options: Any) -> Worker:
         """Make a worker of the queue; `async with` starts and stops it."""
-        return Worker(self.queue.name, processors, **{"settings": self.settings, **options})
+        return Worker(self.queue.name, processors, **{"settings": self.settings, "shards": self.shards, **options})
 
     async def happened(self, kind: str, job_id: str = "", *, times: int = 1) -> Event:
         """Wait until this event has happened `times` times since the queue was made."""
@@ -96,6 +106,6 @@ class Bench:
 
 
 @pytest.fixture
-def bench(queue: Queue, settings: Settings) -> Bench:
+def bench(queue: Queue, settings: Settings, shards: int | None) -> Bench:
     """The queue, and how to make workers of it."""
-    return Bench(queue, settings)
+    return Bench(queue, settings, shards)

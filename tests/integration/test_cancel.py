@@ -280,10 +280,10 @@ async def test_a_job_that_is_claimed_but_waits_for_a_slot_is_cancelled_unstarted
     async with bench.worker(runs.forever, concurrency=1) as worker:
         first = await queue.add("a")
         await runs.start()
-        worker._ticker._holdings._concurrency = 1
+        worker._parts[0].ticker._holdings._concurrency = 1
         second = await queue.add("a")
-        reply = await worker._store.tick(worker._ticker._args, 1, ())
-        worker._ticker._take(reply, 0)
+        reply = await worker._parts[0].store.tick(worker._parts[0].ticker._args, 1, ())
+        worker._parts[0].ticker._take(reply, 0)
         assert (await queue.stats()).active == 2
         await second.cancel("never mind")
         await cancelled(second, "never mind")

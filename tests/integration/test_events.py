@@ -146,7 +146,7 @@ async def test_the_connection_of_a_reader_ends_with_it(redis_url: str, client: r
 async def test_without_events_none_are_written_and_results_are_found_all_the_same(
     settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamq.queue.LOOK_AGAIN", 0.02)
+    monkeypatch.setattr("streamq.results.LOOK_AGAIN", 0.02)
     silent = msgspec.structs.replace(settings, events_cap=0)
 
     async def run(job: Any) -> str:

@@ -84,14 +84,14 @@ async def test_a_loop_of_the_worker_that_fails_is_told_of_and_goes_on_whatever_i
 ) -> None:
     told = Told(raises=RuntimeError("no"))
     worker = bench.worker(lambda job: "ran", on_error=told)
-    turn, failures = worker._ticker._turn, [ValueError("broken")]
+    turn, failures = worker._parts[0].ticker._turn, [ValueError("broken")]
 
     async def broken() -> None:
         if failures:
             raise failures.pop()
         await turn()
 
-    monkeypatch.setattr(worker._ticker, "_turn", broken)
+    monkeypatch.setattr(worker._parts[0].ticker, "_turn", broken)
     async with worker:
         assert await (await queue.add("a")).result(PATIENCE) == "ran"
     assert [str(error) for error in told.errors] == ["broken"]

@@ -22,6 +22,18 @@ SAMPLES: list[tuple[StreamqError, str]] = [
     (errors.StoreRefused("Redis refused: OOM"), "Redis refused: OOM"),
     (errors.OffloadUnavailable("a payload can't be stored"), "a payload can't be stored"),
     (errors.QueueFull("reports", 1_200, 1_000), "queue reports holds 1,200 jobs, its limit is 1,000"),
+    (
+        errors.WrongShards("reports", 8, 3),
+        "queue reports has 8 shards, not 3: give that number, or set_shards(3)",
+    ),
+    (
+        errors.WrongShards("reports", 0, 3),
+        "queue reports was used without shards, not with 3: change that by set_shards(3)",
+    ),
+    (
+        errors.PartlyAdded("reports", ("1", None), "away"),
+        "1 of 2 jobs are in queue reports; the shard of the others: away",
+    ),
     (errors.QueueBusy("reports", 3), "queue reports runs 3 jobs; stop its workers first, or force it"),
     (errors.JobNotFound("17"), "job 17 is unknown: it never existed, was removed, or its retention is over"),
     (errors.JobFailed("17", "ValueError: boom"), "job 17 failed: ValueError: boom"),

@@ -168,7 +168,9 @@ class Relay:
 
     def _queue(self, name: str) -> Queue:
         if name not in self._queues:
-            self._queues[name] = Queue(name, self._redis, settings=self._settings, observer=self._observer)
+            self._queues[name] = Queue(
+                name, self._redis, shards="stored", settings=self._settings, observer=self._observer
+            )
         return self._queues[name]
 
     async def close(self) -> None:
