@@ -67,6 +67,16 @@ class Store(OperatorTransitions, ScheduleTransitions, FlowTransitions, KeyTransi
         self.script_reloads = 0
         """How many scripts the server had lost."""
 
+    def check_alone(self, queues: Iterable[str | None]) -> None:
+        """Make sure that a flow of a queue with shards has no jobs in others: they would not find its shard again.
+
+        Raises:
+            InvalidInput: One has; nothing was sent.
+        """
+        for queue in queues if self.shard is not None else ():
+            if queue not in (None, self.queue):
+                raise InvalidInput(f"a flow of queue {self.queue}, which has shards, can't have jobs in {queue}")
+
     def check_reach(self, queues: Iterable[str], what: str) -> None:
         """Make sure that scripts of this queue reach those, too: always, but in a cluster only within one slot.
 

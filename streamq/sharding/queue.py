@@ -154,10 +154,10 @@ class ShardedQueue(
         shards = await self._open()
         if not isinstance(flow, FlowJob):
             return await shards[0].add_flow(flow, durable=durable)  # which says what is wrong
+        jobs = ordered(flow)
+        shards[0]._store.check_alone(job.queue for job in jobs)
         top = None
-        for job in ordered(flow):
-            if job.queue not in (None, self.name):
-                raise InvalidInput(f"a flow of queue {self.name}, which has shards, can't have jobs in {job.queue}")
+        for job in jobs:
             said = self._options(job.options, {})
             word = word_of(key=said.key, unique=None if said.unique is None else said.unique.key, own_id=said.job_id)
             if top is None:

@@ -16,7 +16,7 @@ from streamq.job import JobOptions
 from streamq.middleware import Middleware
 from streamq.observer import NOBODY, ErrorHandler, Observer
 from streamq.payload import Codec
-from streamq.queue import OptionFields
+from streamq.queue import OptionFields, Shards
 from streamq.settings import Settings
 from streamq.sync.background import background
 
@@ -35,7 +35,7 @@ class QueueFacade:
         name: str,
         redis: str | Redis | RedisCluster | None = None,
         *,
-        shards: queues.Shards = None,
+        shards: Shards = None,
         defaults: JobOptions | None = None,
         settings: Settings | None = None,
         observer: Observer = NOBODY,

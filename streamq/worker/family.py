@@ -35,6 +35,7 @@ async def stage_children(store: Store, settings: Settings, claim: Claim, childre
     if not roots or not all(isinstance(child, FlowJob) for child in roots):
         raise InvalidInput("add_children takes a list of FlowJob(...), at least one")
     jobs = ordered(*roots)
+    store.check_alone([job.queue for job in jobs])
     store.check_reach((job.queue for job in jobs if job.queue is not None), "a flow")
     encoded = await aside(store.codec, _encode, jobs, settings, store.codec)
     ids = await reserve(store.command, store.base, jobs, encoded)

@@ -101,7 +101,10 @@ class Worker:
         self._wire = Wire(self._connect(0))
         self._limiters = rate_shares(limiter, self._number or 1)
         self._parts: list[Part] = []
-        self._make_parts(self._number or 1)
+        self._begun = asyncio.Event()
+        """Set once it is known at how many shards this works."""
+        if shards != "stored":
+            self._make_parts(self._number or 1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lease = LeaseThread(self.queue, self.id, self._connect, settings, self._interrupt)
         self._grace = settings.grace
@@ -165,7 +168,7 @@ class Worker:
     def healthy(self) -> bool:
         """Whether a tick succeeded within the last lease, at every shard."""
         ticks = [part.ticker.last_tick_at for part in self._parts]
-        return all(at is not None and time.monotonic() - at < self.settings.lease for at in ticks)
+        return bool(ticks) and all(at is not None and time.monotonic() - at < self.settings.lease for at in ticks)
 
     def _connect(self, shard: int | None) -> Endpoint:
         return Endpoint(self._target, self.settings.timeout, keys.base(self._queue, shard or 0))
@@ -203,9 +206,14 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         looking: asyncio.Task[None] | None = None
         if self._slots is not None:
-            await self._agree_on_shards()
+            try:
+                await self._agree_on_shards()
+            except BaseException:
+                await asyncio.gather(self._wire.close(), *(part.close() for part in self._parts))
+                raise
         else:
             looking = asyncio.create_task(self._refuse_shards(), name="streamq-shards")
+        self._begun.set()
         self._lease.start([part.store.shard for part in self._parts])
         beats = asyncio.create_task(self._show_that_the_loop_turns(), name="streamq-beat")
         for part in self._parts:
@@ -266,11 +274,8 @@ class Worker:
         while not self._stop.is_set():
             try:
                 if self._number is None:
-                    number = await read_number(self._parts[0].store) or 1
+                    number = await read_number(Store(self._queue, self._wire, self.settings)) or 1
                     self._limiters = rate_shares(self.limiter, number)
-                    self._parts.clear()
-                    if self._slots is not None:
-                        self._slots = Slots(self.settings.concurrency)
                     self._make_parts(number)
                 else:
                     await register([part.store for part in self._parts])
@@ -284,12 +289,9 @@ class Worker:
 
     async def ready(self) -> None:
         """Wait until its first tick has succeeded, at every shard."""
-        while True:
-            parts = list(self._parts)
-            for part in parts:
-                await part.ticker.first_tick.wait()
-            if len(parts) == len(self._parts):  # those of a number that was read come later
-                return
+        await self._begun.wait()
+        for part in self._parts:
+            await part.ticker.first_tick.wait()
 
     async def stop(self, grace: float | None = None) -> None:
         """Stop: claim nothing more, let jobs finish for `grace` seconds, hand the rest back without using an attempt.

@@ -132,7 +132,7 @@ async def test_the_flat_functions_take_both(monkeypatch: pytest.MonkeyPatch, red
         await get_queue("emails").add("a")
         await of_queue.wait()
         assert [repr(error) for error in of_queue.errors] == ["KeyError('completed')"]
-        worker._store.on_error(ValueError("x"))
+        worker._parts[0].store.on_error(ValueError("x"))
         assert [str(error) for error in of_worker.errors] == ["x"]
     finally:
         await close_all_queues()
