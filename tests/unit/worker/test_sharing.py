@@ -25,7 +25,7 @@ class Stage:
             self.running.append((at, attempt))
 
         found = SharedHoldings(self.slots, 3, start, Gathering(lambda batch: None))
-        found.on_room = lambda: self.rung.append(at)
+        found.on_change = lambda: self.rung.append(at)
         return found
 
     def claim(self, at: int, number: int = 1) -> None:
