@@ -37,7 +37,7 @@ class Holdings:
         self.gathering = gathering
         gathering.on_joined, gathering.on_due, gathering.on_ended = self._joined, self._due, self._batch_ended
         self.on_change: Callable[[], None] = lambda: None
-        """Told when a batch has come to wait for a slot, or a slot was given back, by a job that is gathered or by others."""
+        """Told when a batch has come to wait for a slot, or one was given back: by what is gathered, or by others."""
         self._invited = FIRST_INVITED
         self._concurrency, self._max_stalls, self._start = concurrency, max_stalls, start
         self.mine: dict[str, Attempt] = {}
