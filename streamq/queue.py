@@ -105,12 +105,13 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
 class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, Results, DeadLetters, Schedules, Flows):
     """A named queue.
 
-    `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's), or None for the environment.
-    With `shards` the queue is spread over so many, each in a slot of its own; "stored" takes the number that it has.
-    `defaults` are the options of jobs that say nothing themselves. `on_error` is told of trouble in the background,
-    which no call raises (a reader of events that lost Redis, a handler of dead letters that failed); it is logged all
-    the same, and goes on. `middleware` is entered around each add. `codec` seals what goes to Redis of data, and opens
-    results; its workers need it too. Belongs to one event loop. Use it as an async context manager, or call `close`.
+    `redis` is a URL, a redis-py asyncio client (its settings are used, also Sentinel's or a Cluster's), or None for the
+    environment. With `shards` the queue is spread over so many, each in a slot of its own; "stored" takes the number
+    that it has. `defaults` are the options of jobs that say nothing themselves. `on_error` is told of trouble in the
+    background, which no call raises (a reader of events that lost Redis, a handler of dead letters that failed); it is
+    logged all the same, and goes on. `middleware` is entered around each add. `codec` seals what goes to Redis of data,
+    and opens results; its workers need it too. Belongs to one event loop. Use it as an async context manager, or call
+    `close`.
 
     Raises:
         InvalidInput: The name can't be part of a key, or `redis` is neither a URL nor a client.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from streamq import ActiveJob, Queue, Settings, Worker
+from streamq import ActiveJob, Job, Queue, Settings, Worker
 from streamq.errors import StoreError, StoreUnavailable
 from tests.faults.checker import check
 from tests.faults.clusters import Cluster, Node, slot_of
@@ -48,9 +48,9 @@ class Load:
         self.accepted: list[str] = []
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, lease: float = LEASE) -> AsyncIterator[None]:
         """Run it for as long as the block does, and until every accepted job has ended."""
-        self.fleet.start_many(2, NAME, concurrency=5, lease=LEASE)
+        self.fleet.start_many(2, NAME, concurrency=5, lease=lease)
         await self.flows("at first")
         over = asyncio.Event()
         producing = asyncio.create_task(self._produce(over))
@@ -88,9 +88,12 @@ class Load:
                 await asyncio.sleep(0.01)
 
     async def _add(self) -> None:
-        job = await self.queue.add("sleep", 0.02, durable=self.durable)
-        self.ledger.accept([job.id])
-        self.accepted.append(job.id)
+        self.note([await self.queue.add("sleep", 0.02, durable=self.durable)])
+
+    def note(self, jobs: list[Job]) -> None:
+        """Note that these were accepted."""
+        self.ledger.accept([job.id for job in jobs])
+        self.accepted += [job.id for job in jobs]
 
     async def _drained(self) -> bool:
         stats = await self.queue.stats()
@@ -137,6 +140,22 @@ async def test_a_slot_that_moves_under_load_loses_and_repeats_nothing(
             assert cluster.owner(SLOT) is target
     load.each_ran_once()
     clean_state(cluster.owner(SLOT).url, NAME, load.accepted)
+
+
+@pytest.mark.parametrize("seconds", [1.5, 2.0, 5.0])
+async def test_a_move_about_as_long_as_a_lease_or_longer_repeats_nothing(
+    cluster: Cluster, ledger: Ledger, fleet: Fleet, seconds: float
+) -> None:
+    """As after any outage, every lease begins anew: what ran all the while is settled by whoever ran it."""
+    load = Load(cluster, ledger, fleet)
+    async with load.running(lease=2.0):
+        long = await load.queue.add_many([("sleep", seconds + 1.0) for _ in range(6)])
+        load.note(long)
+        await eventually(lambda: ledger.lines("start", job=long[-1].id), 10, "the long jobs run")
+        target = another_primary(cluster, cluster.owner(SLOT))
+        await asyncio.to_thread(cluster.move, SLOT, target, between=lambda: time.sleep(seconds))
+        await load.flows("after the slot has moved", within=5)
+    load.each_ran_once()
 
 
 async def test_a_slot_that_moves_in_one_go_under_load_loses_and_repeats_nothing(
