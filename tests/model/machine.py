@@ -1,6 +1,7 @@
 """The machine that drives a real queue and its model side by side, and compares all that can be seen after each step.
 
-It has one rule, which draws what to do next by weight: jobs have to be added and run often for the rest to matter.
+It has one rule, which draws what to do next by weight: jobs have to be added and run often for the rest to matter. What
+exactly is done follows from the rule's seed; what fails is told with all that was drawn.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import strategies as st
+from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamq import JobOptions, JobState, Priority, RateLimit
@@ -16,7 +17,9 @@ from streamq._engine.operators import UNCHANGED
 from streamq._engine.scheduling import StoredSchedule
 from streamq._engine.transitions import NewJob, added, bound_start
 from streamq.errors import DuplicateJob, QueueBusy, QueueFull
+from tests.model import chance as st
 from tests.model import keyspace
+from tests.model.chance import Chance
 from tests.model.clock import set_clock
 from tests.model.model import Found, Model
 from tests.model.real import KEEP_CANCELLED, STATES, Real, envelope, expected
@@ -24,7 +27,7 @@ from tests.model.real import KEEP_CANCELLED, STATES, Real, envelope, expected
 START = 1_790_000_000_000
 WORKERS = ("ann", "bob", "cyd")
 OWN_IDS = ("x", "y", "z")
-PARENT_IDS = ("p", "q")
+PARENT_IDS = [*"pqrstu"]
 UNIQUE_KEYS = ("u", "v")
 KEYS = ("a", "b")
 SCHEDULES = {"daily": None, "twice": 2}
@@ -52,16 +55,19 @@ WEIGHTS = {
     "many_jobs": 2,
     "limits": 2,
     "keys": 3,
+    "forward": 1,
     "upsert_schedule": 1,
     "fire": 1,
     "one_schedule": 1,
 }
 ACTIONS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 
+seeds = strategies.integers(0, 2**64 - 1)
 names = st.sampled_from(["report", "mail"])
 whats = st.tuples(names, st.integers(0, 9))
 lanes = st.integers(1, 4)
 starts = st.sampled_from(["0", "0", "0", "0", "+0", "+1", "+500", "+5000", "@1", f"@{START + 2_000}"])
+parent_ids = st.sampled_from(PARENT_IDS)
 own_ids = st.sampled_from(["", "", "", *OWN_IDS])
 uniques = st.fixed_dictionaries(
     {
@@ -115,38 +121,38 @@ class Machine(RuleBasedStateMachine):
         self.model = Model(START)
         self.claims: list[Found] = []
         self.seen: list[StoredSchedule] = []
+        self.letters_read: list[Found] = []
+        self.read_from: tuple[int, int] | None = None
         self.calls = self.steps = 0
         self.gone: set[str] = set()
 
-    @initialize(
-        active=st.sampled_from([None, None, 1, 2]),
-        jobs=st.lists(plain_jobs, min_size=2, max_size=6),
-        theme=st.sampled_from([*THEMES, "keys", "all"]),
-        bound_from=st.sampled_from([0, 0, 15]),
-    )
-    def begin(self, active: int | None, jobs: list[Found], theme: str, bound_from: int) -> None:
+    @initialize(seed=seeds)
+    def begin(self, seed: int) -> None:
         """A queue whose jobs are bound from the start on, or from some later step on."""
-        self.theme, self.bound_from = theme, bound_from
+        self.seed, data = seed, Chance(seed)
+        self.theme = data.draw(st.sampled_from([*THEMES, "flows", "all"]))
+        self.bound_from = data.draw(st.sampled_from([0, 0, 15]))
         self.real.begin(START)
-        self._limit(None, active)
+        self._limit(None, data.draw(st.sampled_from([None, None, None, 1, 2])))
         self.calls += 1
-        self._add("n", self.calls, jobs)
+        self._add("n", self.calls, data.draw(st.lists(plain_jobs, min_size=2, max_size=6)))
 
-    @rule(data=st.data(), action=st.sampled_from(ACTIONS))
-    def step(self, data: st.DataObject, action: str) -> None:
+    @rule(seed=seeds)
+    def step(self, seed: int) -> None:
         self.steps += 1
-        getattr(self, action)(data)
+        data = Chance(self.seed, seed)
+        getattr(self, data.draw(st.sampled_from(ACTIONS)))(data)
 
     # Producers --------------------------------------------------------------------------------------------------------
 
-    def add(self, data: st.DataObject) -> None:
+    def add(self, data: Chance) -> None:
         self.calls += 1
         jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=5))
-        if self.theme in ("flows", "all") and self.steps > self.bound_from and data.draw(st.booleans()):
+        if self.theme in ("flows", "all") and self.steps > self.bound_from and data.draw(st.integers(0, 2)):
             jobs = self._flow(jobs, data)
         self._add(data.draw(st.sampled_from(["n", "m"])), self.calls, jobs, all_or_none=data.draw(st.booleans()))
 
-    def add_again(self, data: st.DataObject) -> None:
+    def add_again(self, data: Chance) -> None:
         """A call that arrives again, or after a later one."""
         if self.model.answers:
             nonce = data.draw(st.sampled_from(sorted(self.model.answers)))
@@ -154,10 +160,10 @@ class Machine(RuleBasedStateMachine):
             jobs = data.draw(st.lists(self._jobs(), min_size=1, max_size=2))
             self._add(nonce, number - data.draw(st.integers(0, 2)), jobs)
 
-    def _flow(self, jobs: list[Found], data: st.DataObject) -> list[Found]:
+    def _flow(self, jobs: list[Found], data: Chance) -> list[Found]:
         """These jobs below a parent, and some of them below another one as well that stands between."""
         token = f"{self.calls:012x}"
-        top, middle = data.draw(st.permutations(PARENT_IDS))
+        top, middle = data.draw(st.permutations([data.draw(parent_ids), f"m{self.calls}"]))
         between = data.draw(st.integers(0, len(jobs)))
         links: list[list[tuple[str, int, str]]] = [[] for _ in jobs]
         places = {top: 0, middle: 0}
@@ -185,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         ]
         return flow + [{**one, "family": family(link, 0)} for one, link in zip(jobs, links, strict=True)]
 
-    def _jobs(self) -> st.SearchStrategy[Found]:
+    def _jobs(self) -> st.Drawn:
         return THEMES[self.theme if self.steps > self.bound_from else "plain"]
 
     def _add(self, nonce: str, number: int, jobs: list[Found], *, all_or_none: bool = False) -> None:
@@ -207,7 +213,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert [(job.job_id, job.is_new) for job in added(sent, reply)] == wanted
 
-    def stage_and_commit(self, data: st.DataObject) -> None:
+    def stage_and_commit(self, data: Chance) -> None:
         self.calls += 1
         batch, store, twice = f"b{self.calls}", self.real.store, data.draw(st.booleans())
         parts = data.draw(st.lists(st.lists(self._jobs(), min_size=1, max_size=2), min_size=1, max_size=2))
@@ -231,10 +237,10 @@ class Machine(RuleBasedStateMachine):
 
     # Workers ----------------------------------------------------------------------------------------------------------
 
-    def claim(self, data: st.DataObject) -> None:
+    def claim(self, data: Chance) -> None:
         self._tick(data.draw(st.sampled_from(WORKERS)), data.draw(st.integers(1, 4)))
 
-    def settle(self, data: st.DataObject) -> None:
+    def settle(self, data: Chance) -> None:
         """By a worker that holds jobs: some of them have ended, some suspects start."""
         holders = sorted({entry["who"] for entry in self.model.active()})
         worker = data.draw(st.sampled_from(holders or WORKERS))
@@ -247,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         stalls = data.draw(st.sampled_from([1, 2, 2, 3]))
         self._tick(worker, data.draw(st.integers(0, 2)), outcomes, marks=marks, stalls=stalls)
 
-    def settle_late(self, data: st.DataObject) -> None:
+    def settle_late(self, data: Chance) -> None:
         """By a worker that was frozen, or whose last reply was lost: it also asks for all that it holds."""
         if self.claims:
             worker = data.draw(st.sampled_from(sorted({claim["worker"] for claim in self.claims})))
@@ -271,7 +277,7 @@ class Machine(RuleBasedStateMachine):
         assert told == wanted, difference(told, wanted)
         self.claims += [{**claim, "worker": worker, "ended": None} for claim in wanted["claimed"]]
 
-    def _outcome(self, claim: Found, data: st.DataObject) -> Found:
+    def _outcome(self, claim: Found, data: Chance) -> Found:
         """How an attempt ends: once, and then always the same, as what is sent again is."""
         if claim["ended"] is None:
             kind = data.draw(kinds)
@@ -285,13 +291,13 @@ class Machine(RuleBasedStateMachine):
             }
         return dict(claim["ended"])
 
-    def time_goes_by(self, data: st.DataObject) -> None:
+    def time_goes_by(self, data: Chance) -> None:
         self.model.now += data.draw(st.sampled_from([1, 100, 400, 999, 1_000, 1_001, 1_001, 6_000, 20_000, DAY_MS]))
         set_clock(self.real.client, self.model.now)
         for key in self.model.unique.expire():
             assert self.real.client.delete(f"{self.real.base}:unique:{key}") == 1
 
-    def leases(self, data: st.DataObject) -> None:
+    def leases(self, data: Chance) -> None:
         worker, store, model = data.draw(st.sampled_from(WORKERS)), self.real.store, self.model
         if data.draw(st.booleans()):
             holds, cancels = self.real.run(store.renew(worker, LEASE_MS))
@@ -299,7 +305,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert self.real.run(store.leave(worker)) == model.leave(worker)
 
-    def report(self, data: st.DataObject) -> None:
+    def report(self, data: Chance) -> None:
         """On a claim, perhaps one that has moved on long ago; none that was given back before it started."""
         able = [claim for claim in self.claims if claim["ended"] is None or claim["ended"]["kind"] != "return"]
         if not able:
@@ -327,7 +333,7 @@ class Machine(RuleBasedStateMachine):
 
     # Clients and operators --------------------------------------------------------------------------------------------
 
-    def one_job(self, data: st.DataObject) -> None:
+    def one_job(self, data: Chance) -> None:
         what, known = data.draw(one_job), sorted(self.model.jobs)
         job_id = data.draw(st.sampled_from([*known, *known, *sorted(self.gone)[:2], "nobody"]))
         model, store = self.model, self.real.store
@@ -355,7 +361,7 @@ class Machine(RuleBasedStateMachine):
             refused = error
             assert ("held", refused.job_id) == wanted
 
-    def many_jobs(self, data: st.DataObject) -> None:
+    def many_jobs(self, data: Chance) -> None:
         model, queue, what = self.model, self.real.queue, data.draw(many_jobs)
         name, error = data.draw(st.none() | names), data.draw(error_types)
         everything = name is None and error is None
@@ -399,7 +405,7 @@ class Machine(RuleBasedStateMachine):
             reply = "active"
         assert reply == wanted
 
-    def limits(self, data: st.DataObject) -> None:
+    def limits(self, data: Chance) -> None:
         """Mostly none, or lifted again."""
         store, model = self.real.store, self.model
         what = data.draw(st.sampled_from(["pause", "resume", "resume", "limit", "size"]))
@@ -418,7 +424,7 @@ class Machine(RuleBasedStateMachine):
         self.real.run(self.real.store.limit(limit, active))
         self.model.limit(limit and (limit.max, limit.per_ms), active)
 
-    def keys(self, data: st.DataObject) -> None:
+    def keys(self, data: Chance) -> None:
         """Limits of one key of jobs, or of all; or one is paused."""
         store, places, key = self.real.store, self.model.places, data.draw(st.sampled_from(KEYS))
         what = data.draw(st.sampled_from(["pause", "resume", "resume", "one", "one", "all"]))
@@ -434,9 +440,22 @@ class Machine(RuleBasedStateMachine):
         self.real.run(store.limit_key(key, said["rate"], said["active"], said["weight"]))
         places.limit(key, changes)
 
+    def forward(self, data: Chance) -> None:
+        """Dead letters go to another queue: those that a worker reads now, or has read some steps ago."""
+        real, model = self.real, self.model
+        for letter, at in zip(model.letters, real.letters(), strict=True):
+            letter["at"] = at
+        if data.draw(st.booleans()) or not self.letters_read:
+            after = [letter for letter in model.letters if letter["at"] > (model.forwarded or (0, 0))]
+            self.letters_read, self.read_from = after[: data.draw(st.integers(1, 3))], model.forwarded
+        letters = self.letters_read if self.read_from else []
+        jobs = [(letter["at"], letter["lane"], envelope(letter["what"])) for letter in letters]
+        assert real.forward(self.read_from, jobs) == model.forward(self.read_from, letters)
+        assert real.forwarded() == sorted(model.other, key=lambda job: job[0])
+
     # Schedules --------------------------------------------------------------------------------------------------------
 
-    def upsert_schedule(self, data: st.DataObject) -> None:
+    def upsert_schedule(self, data: Chance) -> None:
         name, what, lane = data.draw(st.sampled_from(sorted(SCHEDULES))), data.draw(whats), data.draw(lanes)
         overlap = data.draw(st.sampled_from(["allow", "skip", "queue", "cancel_previous"]))
         limit, options = SCHEDULES[name], JobOptions(priority=Priority(lane))
@@ -449,7 +468,7 @@ class Machine(RuleBasedStateMachine):
     def _stored(self, name: str) -> StoredSchedule:
         return self.real.run(self.real.store.schedules([name]))[0]
 
-    def fire(self, data: st.DataObject) -> None:
+    def fire(self, data: Chance) -> None:
         """Perhaps by a worker that has read the schedule some time ago."""
         if self.seen and data.draw(st.integers(0, 2)) == 0:
             seen = data.draw(st.sampled_from(self.seen))
@@ -467,7 +486,7 @@ class Machine(RuleBasedStateMachine):
         wanted = self.model.fire(seen.id, int(seen.rev), seen.next_ms, slots, following, KEPT)
         assert (fired and (fired.added, fired.skipped)) == wanted
 
-    def one_schedule(self, data: st.DataObject) -> None:
+    def one_schedule(self, data: Chance) -> None:
         name = data.draw(st.sampled_from([*sorted(self.model.schedules), "nobody"]))
         what = data.draw(st.sampled_from(["trigger", "trigger", "suspend", "restart", "restart", "unschedule"]))
         if what == "trigger":
@@ -494,6 +513,7 @@ class Machine(RuleBasedStateMachine):
         assert told == wanted, difference(told, wanted)
         events, self.model.events = self.model.events, []
         assert self.real.new_events() == events
+        assert int(self.real.client.get(f"{self.real.base}:id") or 0) == self.model.counter
         self.gone.update(known)
 
     @invariant()
@@ -501,7 +521,6 @@ class Machine(RuleBasedStateMachine):
         if self.steps % LOOK_EVERY:
             return  # what is wrong with the keys stays wrong for a while
         assert keyspace.faults(self.real.client, self.real.base) == []
-        assert int(self.real.client.get(f"{self.real.base}:id") or 0) == self.model.counter
 
 
 def laid_out(jobs: Sequence[Found]) -> list[NewJob]:

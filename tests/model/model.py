@@ -8,7 +8,8 @@ to expect.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from tests.model.families import Families, end_of
@@ -37,12 +38,16 @@ class Model:
         self.now = now
         self.counter = 0
         self.events: list[tuple[str, str]] = []
+        self.other: list[tuple[int, Any]] = []
+        """Lanes and jobs of the queue that dead letters are forwarded to."""
         self.forget_everything()
 
     def forget_everything(self) -> None:
         """Be an empty queue, but for the counter."""
         self.jobs: dict[str, Found] = {}
         self.lanes: dict[int, list[Found]] = {lane: [] for lane in LANES}
+        self.last = dict.fromkeys(LANES, 0)
+        """The newest entry that each lane has had."""
         self.letters: list[Found] = []
         self.leases: dict[str, int] = {}
         self.schedules: dict[str, Found] = {}
@@ -57,6 +62,7 @@ class Model:
         self.cancels: dict[int, Found] = {}
         self.answers: dict[str, tuple[int, Any]] = {}
         self.audit_at = 0
+        self.forwarded: Any = None
         self.bound = False
         self.unique, self.places, self.families = UniqueKeys(self), Places(self), Families(self)
         self._ages: dict[str, int] = {}
@@ -608,30 +614,34 @@ class Model:
     def cancel_many(self, state: str, count: int | None, name: str | None, keep: int, age: int) -> list[str]:
         """Answers the ids of those that are cancelled, or whose workers are asked."""
         ids: list[str] = []
-        picks = [self._parked_picks, self._lane_picks] if state == "waiting" else [self._picks]
-        for pick in picks:
-            while count is None or len(ids) < count:
-                some = pick(state, name)[: None if count is None else count - len(ids)]
-                some = [job_id for job_id in some if job_id not in ids]
-                if not some:
-                    break
-                self._begin()
-                for job_id in some:
-                    if self.state(job_id) == state:  # a parent may have ended with the child before it
-                        self._begin_cancel(job_id, keep, age)
-                        ids.append(job_id)
-                self._retain()
-                self._finish()
+
+        def take(found: Iterable[str]) -> int:
+            taken = 0
+            for job_id in found:
+                # A parent may have started or ended with the child before it.
+                if len(ids) != count and self.state(job_id) == state and _matches(self.jobs[job_id], name, None):
+                    self._begin_cancel(job_id, keep, age)
+                    ids.append(job_id)
+                    taken += 1
+            return taken
+
+        def step(*parts: Callable[[], Iterable[str]]) -> int:
+            self._begin()
+            taken = sum(take(list(part())) for part in parts)
+            self._retain()
+            self._finish()
+            return taken
+
+        if state != "waiting":
+            step(lambda: self.in_state(state))
+            return ids
+        while step(lambda: [job["id"] for job in self.places.parked_jobs()]):
+            pass
+        step(*(partial(self._in_lane, lane) for lane in LANES))
         return ids
 
-    def _picks(self, state: str, name: str | None) -> list[str]:
-        return [i for i in self.in_state(state) if _matches(self.jobs[i], name, None)]
-
-    def _parked_picks(self, _: str, name: str | None) -> list[str]:
-        return [job["id"] for job in self.places.parked_jobs() if _matches(job, name, None)]
-
-    def _lane_picks(self, _: str, name: str | None) -> list[str]:
-        return [i for i in self._picks("waiting", name) if self.jobs[i]["state"] == "lane"]
+    def _in_lane(self, lane: int) -> list[str]:
+        return [entry["id"] for entry in self.lanes[lane]]
 
     def promote(self, job_id: str) -> str:
         """Answers `promoted`, `unknown`, `parked` (it waits for another job's end), or the state that forbids it."""
@@ -817,6 +827,16 @@ class Model:
         self._tell("purged", [letter["id"] for letter in gone])
         return len(gone)
 
+    def forward(self, seen: Any, letters: Sequence[Found]) -> Any:
+        """Answers up to which letter all were forwarded; what was there before the first call is not."""
+        if self.forwarded is None:
+            self.forwarded = self.letters[-1]["at"] if self.letters else (0, 0)
+        if letters and seen == self.forwarded:
+            left = [letter for letter in letters if any(letter is other for other in self.letters)]
+            self.other += [(letter["lane"], letter["what"]) for letter in left]
+            self.forwarded = letters[-1]["at"]
+        return self.forwarded
+
     # The queue --------------------------------------------------------------------------------------------------------
 
     def pause(self) -> bool:
@@ -964,9 +984,10 @@ class Model:
     def _place(
         self, job: Found, *, number: int | None = None, since: int | None = None, has_envelope: bool = False
     ) -> None:
-        if number is None:
-            self.counter += 1
+        if number is None or number <= self.last[job["lane"]]:
+            self.counter += 1  # its own number is no use behind one of a parent that started while it was added
             number = self.counter
+        self.last[job["lane"]] = number
         since = self.now if since is None else since
         entry = {"n": number, "id": job["id"], "t": since, "who": None, "has_envelope": has_envelope}
         self.lanes[job["lane"]].append(entry)

@@ -21,6 +21,7 @@ from tests.model.model import Found, Model
 
 T = TypeVar("T")
 STATES = ("waiting", "active", "delayed", "completed", "failed", "cancelled", "waiting_children")
+OTHER = "sq:{other}"
 EVENTS_CAP = 1_000_000
 KEEP_CANCELLED = 2, 60.0
 """How many cancelled jobs stay, for how many seconds."""
@@ -94,6 +95,25 @@ class Real:
         store = self.store if worker == "ann" else self._others._store
         reply = self.run(store.tick(args, want, sent, list_held=list_held, marks=marks))
         return _told(reply)
+
+    # Another queue ----------------------------------------------------------------------------------------------------
+
+    def letters(self) -> list[tuple[int, int]]:
+        """The ids of the dead letters."""
+        return [_pair(letter.decode()) for letter, _ in self.client.xrange(f"{self.base}:dead")]
+
+    def forward(self, seen: tuple[int, int] | None, jobs: list[tuple[tuple[int, int], int, bytes]]) -> tuple[int, int]:
+        """Forward jobs, each with its letter and lane."""
+        upto = _text(jobs[-1][0]) if jobs else ""
+        sent = [(_text(letter), lane, body) for letter, lane, body in jobs]
+        return _pair(self.run(self.store.forward(OTHER, _text(seen) if jobs else "", upto, sent)))
+
+    def forwarded(self) -> list[tuple[int, Any]]:
+        """What the other queue holds, lane by lane."""
+        return [
+            (lane, what_of(fields[b"d"])) for lane in (1, 2, 3, 4)
+            for _, fields in self.client.xrange(f"{OTHER}:lane:{lane}")
+        ]  # fmt: skip
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
@@ -265,6 +285,15 @@ def _expected_job(model: Model, job_id: str) -> Found | None:
         "unique": job["unique"] and job["unique"]["key"],
         **{"parents": [link[0] for link in job["parents"]], "children": (job["had"], job["open"])},
     }
+
+
+def _text(letter: tuple[int, int] | None) -> str:
+    return "" if letter is None else f"{letter[0]}-{letter[1]}"
+
+
+def _pair(letter: str) -> tuple[int, int]:
+    ms, _, count = letter.partition("-")
+    return int(ms), int(count)
 
 
 def _error(error: JobError | None) -> tuple[str, str] | None:

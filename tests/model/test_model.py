@@ -1,6 +1,6 @@
 """The scripts on a real server do what the model says, whatever is done in which order.
 
-2,000 steps by default, always the same ones; `make model` takes 50,000 and others each time (`STREAMQ_MODEL_STEPS`).
+4,000 steps by default, always the same ones; `make model` takes 50,000 and others each time (`STREAMQ_MODEL_STEPS`).
 What fails is made short first, which takes minutes; `STREAMQ_MODEL_RAW=1` tells it as it is.
 """
 
@@ -18,7 +18,7 @@ from tests.model import clock
 from tests.model.machine import Machine
 from tests.model.real import Real
 
-SHORT = 2_000
+SHORT = 4_000
 STEPS_EACH = 50
 STEPS = int(os.environ.get("STREAMQ_MODEL_STEPS", SHORT))
 
@@ -32,7 +32,7 @@ def real(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     real.close()
 
 
-@pytest.mark.timeout(120 if STEPS <= SHORT else 7_200)
+@pytest.mark.timeout(300 if STEPS <= SHORT else 7_200)
 def test_the_scripts_do_what_the_model_says(real: Real) -> None:
     class Bound(Machine):
         pass
