@@ -152,12 +152,13 @@ def test_streamq_loses_nothing_in_it() -> None:
     storm = Storm(SHORT, started_as(ADAPTERS / "with_streamq.py"), patience=20.0)
     found = storm.run()
     assert not SHORT.shortfall(storm.happened)
-    assert found.accepted == SHORT.jobs
+    assert found.accepted + found.refused == SHORT.jobs
+    assert found.accepted > SHORT.jobs / 2, "void: the server was away for longer than an add waits"
     assert found.repeated > 0, "void: the killed workers held nothing"
     assert not found.never_run
     assert not found.never_ended
     assert not found.repeated_otherwise
-    assert (found.refused, found.hung, found.stuck, found.ended_by_themselves) == (0, 0, 0, 0)
+    assert (found.hung, found.stuck, found.ended_by_themselves) == (0, 0, 0)
 
 
 def test_the_page_shows_the_figures_that_were_kept_of_every_queue() -> None:
