@@ -13,7 +13,6 @@ from streamq.errors import StoreRefused
 
 if TYPE_CHECKING:
     from streamq._engine.store import Store
-    from streamq._engine.wire import Wire
     from streamq.cli.session import Session
     from streamq.queue import Queue
     from streamq.settings import Settings
@@ -77,37 +76,54 @@ async def gather(session: Session) -> list[Facts]:
     Raises:
         StoreUnavailable: One can't be reached.
     """
-    from streamq._engine import keys
-    from streamq._engine.endpoint import Endpoint
-    from streamq._engine.wire import Wire
-
     settings = session.settings
     found = []
     async with session.queues() as queues, AsyncExitStack() as stack:
-        served: dict[Any, tuple[Wire, list[Queue]]] = {}
+        served: dict[Any, tuple[Store, list[Queue]]] = {}
         for queue in queues:
-            wire = Wire(Endpoint(settings.redis_url, settings.timeout, keys.base(queue.name)))
-            stack.push_async_callback(wire.close)
-            if wire.in_cluster:
-                await wire.call("PING")  # so that its place is known
-            served.setdefault(wire.place, (wire, []))[1].append(queue)
-        for wire, its_queues in served.values():
-            found.append(await _ask(wire, its_queues, settings))
+            for shard in range(await _nodes_at_most(queue, settings)):
+                store = _store(queue, shard, settings)
+                stack.push_async_callback(store.wire.close)
+                if store.wire.in_cluster:
+                    await store.wire.call("PING")  # so that its place is known
+                its_queues = served.setdefault(store.wire.place, (store, []))[1]
+                if shard == 0:
+                    its_queues.append(queue)
+        for store, its_queues in served.values():
+            found.append(await _ask(store, its_queues))
     return found
 
 
-async def _ask(wire: Wire, queues: list[Queue], settings: Settings) -> Facts:
-    from streamq._engine.store import Store
+async def _nodes_at_most(queue: Queue, settings: Settings) -> int:
+    """Return how many nodes may serve a queue: in a cluster one for each shard, or as many as can be told."""
+    if not _store(queue, 0, settings).wire.in_cluster:
+        return 1
+    try:
+        return await queue.count_shards() or 1
+    except StoreRefused:
+        return 1
 
-    store = Store(queues[0].name, wire, settings)
+
+def _store(queue: Queue, shard: int, settings: Settings) -> Store:
+    from streamq._engine import keys
+    from streamq._engine.endpoint import Endpoint
+    from streamq._engine.store import Store
+    from streamq._engine.wire import Wire
+
+    endpoint = Endpoint(settings.redis_url, settings.timeout, keys.base(queue.name, shard))
+    return Store(queue.name, Wire(endpoint), settings, shard=shard)
+
+
+async def _ask(store: Store, queues: list[Queue]) -> Facts:
+    """Gather the facts of one server; `queues` are those to count here."""
     info, config = await _info(store), await _config(store)
     pings, ahead = await _pings(store)
     refused, script_error = await _permissions(store)
     counted = {} if script_error or refused else {queue.name: await queue.stats() for queue in queues}
-    place = f"{wire.place[0]}:{wire.place[1]}" if wire.in_cluster and wire.place else ""
+    place = store.wire.place if store.wire.in_cluster else None
     return Facts(
         info=info, config=config, pings=pings, clock_ahead=ahead, refused=refused, script_error=script_error,
-        queues=counted, node=place,
+        queues=counted, node=f"{place[0]}:{place[1]}" if place else "",
     )  # fmt: skip
 
 

@@ -273,3 +273,20 @@ async def test_a_node_that_does_not_answer_is_asked_after_the_others(cluster: Cl
     await connection.disconnect()
     assert endpoint._nodes is not None
     assert endpoint._nodes._places[-1] != ("127.0.0.1", connection.port)
+
+
+async def test_shards_are_spread_over_the_nodes_and_doctor_looks_at_each(
+    cluster: Cluster, url: str, tmp_path: Path
+) -> None:
+    async with (
+        Queue("spread", url, settings=SETTINGS, shards=12) as queue,
+        Worker("spread", echo, redis=url, settings=SETTINGS, shards=12),
+    ):
+        jobs = await asyncio.gather(*(queue.add("echo", n) for n in range(120)))
+        assert await asyncio.gather(*(job.result(timeout=30) for job in jobs)) == [*range(120)]
+        assert (await queue.stats()).completed > 0
+        told = await asyncio.to_thread(Cli(url, tmp_path), "doctor", "spread", "--json")
+    modes = {record["text"] for record in told.records if record["topic"] == "cluster mode"}
+    ports = {cluster.owner(slot_of(keys.base("spread", shard))).port for shard in range(12)}
+    assert modes == {f"on; node 127.0.0.1:{port}" for port in ports}
+    assert len(ports) == 3
