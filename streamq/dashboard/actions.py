@@ -123,6 +123,16 @@ async def _purge_all(queue: Queue, ids: Sequence[str], form: Form) -> str:
     return f"{count(gone, 'dead letter')} deleted"
 
 
+async def _retry_flow(queue: Queue, ids: Sequence[str], form: Form) -> str:
+    found = [job for top in ids for job in await queue.retry_flow(top)]
+    return f"{count(len(found), 'job')} of the flow retried"
+
+
+async def _cancel_flow(queue: Queue, ids: Sequence[str], form: Form) -> str:
+    found = [job for top in ids for job in await queue.cancel_flow(top, form.get("reason", ""))]
+    return f"{count(len(found), 'job')} of the flow cancelled, or asked to end"
+
+
 async def _limit_keys(queue: Queue, ids: Sequence[str], form: Form) -> str:
     """Set what the form says of keys, or of all that have no settings of their own; an empty field lifts a limit."""
     given = {name: form[name].strip() or NONE for name in KEY_LIMITS if name in form}
@@ -156,6 +166,13 @@ ACTIONS: dict[str, Action] = {
     "cancel-all": Action(
         "Cancel", "Cancel all jobs of this state that match, and interrupt those that run?", _cancel_all, danger=True,
         asks_reason=True,
+    ),
+    "retry-flow": Action(
+        "Retry", "Retry all jobs of this flow that have failed or were cancelled?", _retry_flow, needs_ids=True,
+    ),
+    "cancel-flow": Action(
+        "Cancel", "Cancel all jobs of this flow that have not ended, and interrupt those that run?", _cancel_flow,
+        needs_ids=True, danger=True, asks_reason=True,
     ),
     "pause": Action("Pause", "", _pause),
     "resume": Action("Resume", "", _resume),

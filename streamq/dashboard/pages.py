@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from streamq.dashboard.charts import SPANS, chart, covered
 from streamq.dashboard.desk import Desk
-from streamq.errors import InvalidInput
+from streamq.errors import InvalidInput, JobNotFound
 from streamq.fairness import KeyLimits
 from streamq.job import JobSnapshot, JobState
 from streamq.queue import Queue
 
 PAGE_JOBS = 50
 PAGE_KEYS = 50
+FLOW_DEPTH, FLOW_WIDTH, FLOW_JOBS = 10, 50, 500
 MOST_WORKER_JOBS = 20
 SEARCH_PAGES = 10
 """Pages of 200 jobs that one search for a tag looks at, before it asks whether to go on."""
@@ -155,6 +156,16 @@ async def job(desk: Desk, ask: Ask) -> Shown:
     }
 
 
+async def flow(desk: Desk, ask: Ask) -> Shown:
+    """A job and all those that it waits for, as a tree."""
+    queue = queue_of(desk, ask)
+    try:
+        tree = await queue.flow(ask.get("id", ""), depth=FLOW_DEPTH, width=FLOW_WIDTH, most=FLOW_JOBS)
+    except JobNotFound as error:
+        raise NotThere(str(error)) from None
+    return {"queue": queue.name, "tree": tree, "depth": FLOW_DEPTH, "width": FLOW_WIDTH, "most": FLOW_JOBS}
+
+
 async def keys(desk: Desk, ask: Ask) -> Shown:
     """The keys of a queue's jobs, those with most jobs first."""
     queue = queue_of(desk, ask)
@@ -222,6 +233,7 @@ PAGES = (
     Page("/queue", "queue.html", queue),
     Page("/jobs", "jobs.html", jobs),
     Page("/job", "job.html", job),
+    Page("/flow", "flow.html", flow),
     Page("/keys", "keys.html", keys),
     Page("/key", "key.html", key),
     Page("/workers", "workers.html", workers),

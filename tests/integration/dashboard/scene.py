@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from streamq import Priority, Queue, RateLimit, Settings, Unrecoverable, Worker
+from streamq import FlowJob, Priority, Queue, RateLimit, Settings, Unrecoverable, Worker
 from streamq.job import JobOptions
 
 BUSY, CALM, KEYED = "reports", "emails", "integrations"
@@ -64,6 +64,11 @@ async def fill_keyed(queue: Queue) -> None:
     await queue.limit_key("tenant-42", rate=RateLimit(10, per=60))
     await queue.limit_key("big-customer", weight=3)
     await queue.pause_key("tenant-13")
+    parts = [
+        FlowJob("sync", {"part": part}, job_id=f"sync-{part}", children=[FlowJob("fetch", job_id=f"fetch-{part}")])
+        for part in ("accounts", "cards", "loans")
+    ]
+    await queue.add_flow(FlowJob("reconcile", {"month": "2026-11"}, job_id="reconcile-2026-11", children=parts))
     counts = {"big-customer": 900, "tenant-7": 120, "tenant-42": 80, "tenant-13": 25}
     counts |= {f"tenant-{n}": 100 - n for n in range(43, 98)}
     await queue.add_many(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from streamq import JobState, Queue, RateLimit, Unrecoverable
+from streamq import FlowJob, JobState, Queue, RateLimit, Unrecoverable
 from streamq.dashboard import Access, Role
 from streamq.fairness import KeyLimits
 from tests.integration.conftest import PATIENCE, Bench
@@ -363,3 +363,21 @@ async def test_whoever_may_only_look_or_has_no_token_of_the_form_sets_no_limit(d
     found = await queue.get_key("a")
     assert (found.paused, found.limits.concurrency) == (False, None)
     assert (await queue.keys()).limits.concurrency is None
+
+
+async def test_a_flow_is_cancelled_and_retried_after_being_asked(browser: Browser, queue: Queue) -> None:
+    low = [FlowJob("low", job_id=f"low-{n}") for n in range(2)]
+    await queue.add_flow(FlowJob("top", job_id="top", children=low))
+    await browser.get("/flow?q=q&id=top")
+    back = "/flow?q=q&id=top"
+    done = await confirmed(browser, "/do/cancel-flow?q=q&id=top", {"back": back, "reason": "wrong month"})
+    assert done.path == back
+    assert "3 jobs of the flow cancelled, or asked to end" in done.text
+    top = await queue.get_job("top")
+    assert top is not None
+    assert (top.state, top.cancel_reason) == (JobState.CANCELLED, "wrong month")
+    done = await confirmed(browser, "/do/retry-flow?q=q&id=top", {"back": back})
+    assert "3 jobs of the flow retried" in done.text
+    assert (await queue.stats()).waiting_children == 1
+    gone = await confirmed(browser, "/do/retry-flow?q=q&id=nobody", {"back": back})
+    assert "job nobody is unknown" in gone.text

@@ -293,3 +293,23 @@ async def test_a_key_s_page_tells_its_jobs_and_limits_and_is_linked_from_its_job
     assert "Jobs 0" in unknown.words
     assert (await browser.get("/key?q=q")).status == 400
     assert (await browser.get("/key?q=nowhere&key=a")).status == 404
+
+
+async def test_a_flow_is_shown_as_a_tree_over_queues_and_is_linked_from_its_jobs(
+    browser: Browser, queue: Queue
+) -> None:
+    leaf = FlowJob(HOSTILE, job_id="leaf")
+    many = [FlowJob("many", job_id=f"many-{n}") for n in range(60)]
+    middle = FlowJob("middle", job_id="middle", children=[leaf])
+    await queue.add_flow(FlowJob("top", job_id="top", children=[middle, FlowJob("wide", job_id="wide", children=many)]))
+    assert "/flow?q=q&amp;id=top" in (await browser.get("/job?q=q&id=top")).text
+    found = await browser.get("/flow?q=q&id=top")
+    assert "top top q waiting for children 2 of 2 open middle middle q waiting for children 1 of 1 open" in found.words
+    assert "leaf <script>" in found.words
+    assert "<script>alert" not in found.text
+    assert "many-49" in found.words
+    assert "many-50" not in found.words
+    assert "10 more" in found.words
+    async with browser.watch("/flow?q=q&id=top") as following:
+        assert "middle" in (await following())[1]
+    assert (await browser.get("/flow?q=q&id=nobody")).status == 404
