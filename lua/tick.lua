@@ -22,13 +22,14 @@
 --            return   body ""      of a claim that never started: to the front of its lane, as it was
 --            wait     body batch, fk   a children   b parts of the batch (its handler has staged children: see lib/spawn)
 --            hold     body ""      a delay ms    b ""  (the whole queue starts nothing for as long)
+--          The job id is "" if the job had no record when it was claimed: then the entry's number is.
 --          A job that is to be cancelled ends so, however its attempt has ended.
 -- RETURNS  {now ms, ms until something is due (-1: nothing), {positions from 0 of stale outcomes; or -1: this worker had
 --           no lease, so nothing was settled, and it has to look at what it holds},
---           {lane, entries, …} claimed,
+--           {lane, entry, envelope, ms since when it waited, …} claimed,
 --           {entry, job id, envelope, attempts, stalls, interruptions, releases, children, cursor, …} of those that have
 --           a record,
---           {lane, entries, …} held, jobs taken back from lost workers, jobs promoted,
+--           {lane, entry, "", ms, …} held, jobs taken back from lost workers, jobs promoted,
 --           1 if the queue has a limit + 2 if it has had bound jobs, {ids of schedules that this worker is to fire},
 --           how many of the jobs taken back were failed as poison}
 -- RACES    another worker's tick, a client's remove: whoever takes a job from a worker acknowledges its entry and deletes

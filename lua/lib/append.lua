@@ -6,6 +6,15 @@ local function next_number(base)
   return string.format('%.0f-0', redis.call('INCR', base .. ':id'))
 end
 
+-- Takes `count` numbers at once; returns a function that hands them out, one a call.
+local function next_numbers(base, count)
+  local number = redis.call('INCRBY', base .. ':id', count) - count
+  return function()
+    number = number + 1
+    return string.format('%.0f-0', number)
+  end
+end
+
 local function number_in(entry)
   return tonumber(string.match(entry, '^%d+'))
 end

@@ -44,9 +44,9 @@ local function bind(base, cap, now, job, bonds)
   return nil, fields, parked
 end
 
--- A job was claimed.
-local function start_bound(base, now, cap, id)
-  release_unique(base, now, id, 'started')
+-- A job was claimed that holds its unique key until then.
+local function start_bound(base, now, id, unique_key)
+  release_unique(base, now, id, 'started', unique_key, UNTIL_START)
 end
 
 -- A claim that never started went back to its lane.
@@ -54,25 +54,56 @@ local function return_bound(base, id)
   retake_unique(base, id)
 end
 
+local BONDS = { 'uk', 'uw', 'ky', 'fl', 'fn', 'wh' }
+
+-- The bonds in a job's record, by field; nil if it has none.
+local function bonds_in(base, id)
+  local found = nil
+  for at, value in ipairs(redis.call('HMGET', base .. ':job:' .. id, unpack(BONDS))) do
+    if value then
+      found = found or {}
+      found[BONDS[at]] = value
+    end
+  end
+  return found
+end
+
+-- What is left to do when an ended job is no longer kept.
+local function unbind_forgotten(base, now, cap, id)
+  local its = bonds_in(base, id) or {}
+  if its.uk then
+    release_unique(base, now, id, 'forgotten', its.uk, its.uw)
+  end
+  if its.fn then
+    leave_family(base, now, cap, id, 'forgotten')
+  end
+end
+
 -- A job goes its last step, `how`: completed | failed | cancelled | removed, once each, before its record changes hands or
 -- goes; `body` is the result or the error. `forgotten` follows when the record goes by retention, or was never to be kept.
 -- Parents that end with it go the same way. Returns whether the job is bound at all.
 local function unbind(base, now, cap, id, how, body, old)
-  local bonds = redis.call('HMGET', base .. ':job:' .. id, 'uk', 'ky', 'fl', 'fn', 'wh')
-  if not (bonds[1] or bonds[2] or bonds[3] or bonds[4] or bonds[5]) then
+  local bonds = bonds_in(base, id)
+  if not bonds then
     return false
   end
-  local going = { { base = base, id = id, how = how, body = body, old = old } }
+  local going = { { base = base, id = id, how = how, body = body, old = old, bonds = bonds } }
   for _, job in ipairs(going) do
-    release_unique(job.base, now, job.id, job.how)
-    announce(job.base, now, cap, job.id, job.how)
-    if job.how ~= 'forgotten' then
-      release_key(job.base, job.id)
+    local its = job.bonds or bonds_in(job.base, job.id) or {}
+    if its.uk then
+      release_unique(job.base, now, job.id, job.how, its.uk, its.uw)
     end
-    extend(going, leave_family(job.base, now, cap, job.id, job.how, job.body))
+    if its.wh then
+      announce(job.base, now, cap, job.id, job.how, its.wh)
+    end
+    if its.ky and job.how ~= 'forgotten' then
+      leave(job.base, its.ky, job.id)
+    end
+    if its.fl or its.fn then
+      extend(going, leave_family(job.base, now, cap, job.id, job.how, job.body))
+    end
     for _, old in ipairs(job.old or {}) do
-      release_unique(job.base, now, old, 'forgotten')
-      leave_family(job.base, now, cap, old, 'forgotten')
+      unbind_forgotten(job.base, now, cap, old)
       redis.call('UNLINK', job.base .. ':job:' .. old, job.base .. ':log:' .. old, job.base .. ':steps:' .. old)
     end
   end

@@ -1,5 +1,8 @@
 -- @include lib/key_claims
 -- claim: waiting -> active, lane by lane, oldest first.
+local HISTORY = { 'a', 'k', 'i', 'n', 'e', 'fn', 'ky', 'uk', 'uw', 's' }
+-- ... and the envelope's first pieces: mostly all of it.
+local HISTORY_AND_ENVELOPE = { 'a', 'k', 'i', 'n', 'e', 'fn', 'ky', 'uk', 'uw', 's', 'd', 'd1', 'd2' }
 local HELD_JOBS = 20000 -- more than a worker can hold: what is not listed counts as lost
 
 local function read_lane(turn, worker, lane, count, from)
@@ -46,22 +49,22 @@ local function is_foreign(entry, number, parts, recorded, state)
   return not number or parts.j and (parts.j == '' or #parts.j > 256 or string.find(parts.j, '[^%w%p ]')) ~= nil
 end
 
--- Adds to `known` what the record says of an entry's job; returns its id, or nil if there is nothing to run. `starts`: it
--- was claimed just now, and may have to step back.
+-- Adds to `known` what the record says of an entry's job; returns its id and since when it waited, or nil if there is
+-- nothing to run. `starts`: it was claimed just now, and may have to step back.
 local function recall(turn, lane, entry, fields, known, starts)
   local parts = parts_of(fields)
   local number = string.match(entry, '^(%d+)%-0$')
   local id = parts.j or number
-  local history = redis.call('HMGET', job_key(turn, id or entry), 'a', 'k', 'i', 'n', 'e', 'fn', 'ky', 's')
-  if is_foreign(entry, number, parts, history[5], history[8]) then
+  local history = redis.call('HMGET', job_key(turn, id or entry), unpack(parts.d and HISTORY or HISTORY_AND_ENVELOPE))
+  if is_foreign(entry, number, parts, history[5], history[10]) then
     bury(turn, lane, entry, parts)
     return nil
   end
-  local envelope = parts.d or record_envelope(job_key(turn, id))
+  local envelope = parts.d or join_pieces(job_key(turn, id), history[11], history[12], history[13])
   if not envelope then
     redis.call('XACK', lane_key(turn, lane), 'w', entry)
     redis.call('XDEL', lane_key(turn, lane), entry)
-    fail(turn, lane, id, { d = '' }, payload_lost(), 0, 0, {})
+    fail(turn, lane, id, { j = id, d = '' }, payload_lost(), 0, 0, {})
     return nil
   end
   local book = starts and turn.bound and history[7] and book_of(turn.base, history[7])
@@ -69,21 +72,21 @@ local function recall(turn, lane, entry, fields, known, starts)
     step_back(turn, book, lane, id, entry, parts.t)
     return nil
   end
-  if turn.bound then
-    start_bound(turn.base, turn.now, turn.event_cap, id)
+  if turn.bound and history[9] == UNTIL_START then
+    start_bound(turn.base, turn.now, id, history[8])
   end
   local cursor = turn.stepped and redis.call('HGET', turn.base .. ':steps:' .. id, 'c') or ''
   extend(known, {
     entry, id, envelope, history[1] or 0, history[2] or 0, history[3] or 0, history[4] or 0, history[6] or 0, cursor,
   })
-  return id
+  return id, parts.t or ''
 end
 
 -- As `recall`, whatever the record holds.
 local function recall_guarded(turn, lane, entry, fields, known, starts)
-  local recalled, found = pcall(recall, turn, lane, entry, fields, known, starts)
+  local recalled, found, since = pcall(recall, turn, lane, entry, fields, known, starts)
   if recalled then
-    return found
+    return found, since
   end
   local why, parts = why_of(found), parts_of(fields)
   redis.call('XACK', lane_key(turn, lane), 'w', entry)
@@ -119,46 +122,47 @@ local function next_entries(turn, worker, lane, count)
   return entries
 end
 
--- Adds those of a lane's entries that start to `good`.
-local function take(turn, lane, entries, good, known)
+-- Adds those of a lane's entries that start to `claimed`, and tells how many. That is flat, four values a job: a table of
+-- tables takes Redis three times as long to turn into a reply.
+local function take(turn, lane, entries, claimed, known)
+  local from = #claimed
+  local at = from
   for _, item in ipairs(entries) do
-    local fields, id = item[2], nil
-    if fields[1] == 'd' and fields[3] == 't' and not fields[5] then
-      id = string.match(item[1], '^(%d+)%-0$') -- a job without a record: its entry says it all
-    end
-    if not id then
-      id = recall_guarded(turn, lane, item[1], fields, known, true)
+    local entry, fields, id, envelope, since = item[1], item[2], nil, '', nil
+    if fields[1] == 'd' and fields[3] == 't' and not fields[5] and string.sub(entry, -2) == '-0' then
+      -- A job without a record: its entry says it all.
+      id, envelope, since = string.sub(entry, 1, -3), fields[2], fields[4]
+    else
+      id, since = recall_guarded(turn, lane, entry, fields, known, true)
     end
     if id then
-      good[#good + 1] = item
+      claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = lane, entry, envelope, since
+      at = at + 4
       tell(turn, 'active', id)
     end
   end
+  return (at - from) / 4
 end
 
--- Returns {lane, entries, …}, what records add to them, and how many there are.
+-- Returns what was claimed, what records add to that, and how many jobs that is.
 local function claim(turn, worker, want)
   local claimed, known, count = {}, {}, 0
   for lane = 1, 4 do
     if count >= want then
       break
     end
-    local good, asked = {}, want - count
+    local asked = want - count
     local found = next_entries(turn, worker, lane, asked)
-    take(turn, lane, found, good, known)
+    count = count + take(turn, lane, found, claimed, known)
     -- Those that stepped back left room; and what no entry of the lane takes goes to the keys in turn.
-    while turn.bound and count + #good < want do
-      local short = want - count - #good
+    while turn.bound and count < want do
+      local short = want - count
       if #found < asked and top_up(turn, lane, short) == 0 then
         break
       end
       asked = short
       found = read_lane(turn, worker, lane, asked, '>')
-      take(turn, lane, found, good, known)
-    end
-    if #good > 0 then
-      extend(claimed, { lane, good })
-      count = count + #good
+      count = count + take(turn, lane, found, claimed, known)
     end
   end
   if count < want then
@@ -174,15 +178,17 @@ end
 local function list_held(turn, worker, known)
   local held = {}
   for lane = 1, 4 do
-    local good = {}
     for _, item in ipairs(read_lane(turn, worker, lane, HELD_JOBS, '0')) do
-      if not item[2] then
+      local id, since = nil, nil
+      if item[2] then
+        id, since = recall_guarded(turn, lane, item[1], item[2], known)
+      else
         redis.call('XACK', lane_key(turn, lane), 'w', item[1])
-      elseif recall_guarded(turn, lane, item[1], item[2], known) then
-        good[#good + 1] = item
+      end
+      if id then
+        extend(held, { lane, item[1], '', since })
       end
     end
-    extend(held, { lane, good })
   end
   return held
 end

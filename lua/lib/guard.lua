@@ -16,7 +16,10 @@ end
 local function drop_record(turn, id, body)
   local base = turn.base
   if turn.bound and not pcall(unbind, base, turn.now, turn.event_cap, id, 'failed', body) then
-    pcall(release_unique, base, turn.now, id, 'failed')
+    local read, its = pcall(bonds_in, base, id)
+    if read and its and its.uk then
+      pcall(release_unique, base, turn.now, id, 'failed', its.uk, its.uw)
+    end
     pcall(release_key, base, id)
     pcall(leave_family, base, turn.now, turn.event_cap, id, 'failed', body)
   end

@@ -1,6 +1,6 @@
 -- @include lib/counter
 -- Where an active job can go. Its entry is off the pending list already; `parts` is what the entry held, `fields` what
--- else its record is to be given.
+-- else its record is to be given. An entry that does not name its job is that of one without bonds.
 
 local function payload_lost()
   return cmsgpack.pack({ 'PayloadLost', 'the entry holds no job', '' })
@@ -34,7 +34,7 @@ local function delay(turn, lane, id, parts, delay_ms, fields)
   end
   redis.call('HSET', job_key(turn, id), unpack(fields))
   redis.call('ZADD', turn.base .. ':delayed', due, id)
-  if turn.bound then
+  if turn.bound and parts.j then
     rest_key(turn.base, id)
   end
 end
@@ -50,14 +50,14 @@ local function complete(turn, lane, id, parts, result, keep_count, keep_age_ms, 
     add_envelope(fields, parts.d)
   end
   redis.call('HSET', job_key(turn, id), unpack(fields))
-  end_job(turn, 'completed', id, keep_count, keep_age_ms, result)
+  end_job(turn, 'completed', id, keep_count, keep_age_ms, result, parts.j)
 end
 
 -- Failed for good.
 local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
   local key = job_key(turn, id)
   local envelope = parts.d or record_envelope(key) or ''
-  local bonds = turn.bound and letter_bonds(turn.base, id) or nil
+  local bonds = turn.bound and parts.j and letter_bonds(turn.base, id) or nil
   local letter = write_letter(turn.base, turn.dead_cap, id, envelope, err, lane, bonds)
   if keep_count > 0 then
     extend(fields, { 's', 'f', 'f', turn.now_text, 'x', err, 'p', lane, 'q', letter })
@@ -66,7 +66,7 @@ local function fail(turn, lane, id, parts, err, keep_count, keep_age_ms, fields)
     end
     redis.call('HSET', key, unpack(fields))
   end
-  end_job(turn, 'failed', id, keep_count, keep_age_ms, err)
+  end_job(turn, 'failed', id, keep_count, keep_age_ms, err, parts.j)
   tell(turn, 'failed', id)
   tell(turn, 'dead', id)
 end
@@ -81,6 +81,6 @@ local function cancel(turn, lane, id, parts, reason, keep_count, keep_age_ms, fi
     redis.call('HSET', job_key(turn, id), unpack(fields))
   end
   count_up(turn.base, 'cancelled', 1)
-  end_job(turn, 'cancelled', id, keep_count, keep_age_ms, reason)
+  end_job(turn, 'cancelled', id, keep_count, keep_age_ms, reason, true)
   tell(turn, 'cancelled', id)
 end

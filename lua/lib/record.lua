@@ -28,15 +28,23 @@ local function add_envelope(fields, envelope)
   return fields
 end
 
-local function record_envelope(key)
-  local first = redis.call('HGET', key, 'd')
-  if not first or #first ~= PIECE then
+-- Puts an envelope together from its first pieces; reads the others only if there are more.
+local function join_pieces(key, first, second, third)
+  if not second or #first ~= PIECE then
     return first
+  elseif not third or #second ~= PIECE then
+    return first .. second
+  elseif #third ~= PIECE then
+    return first .. second .. third
   end
   local pieces = redis.call('HMGET', key, unpack(PIECE_FIELDS))
-  local upto = 1
+  local upto = 3
   while pieces[upto + 1] do
     upto = upto + 1
   end
   return table.concat(pieces, '', 1, upto)
+end
+
+local function record_envelope(key)
+  return join_pieces(key, unpack(redis.call('HMGET', key, 'd', 'd1', 'd2')))
 end

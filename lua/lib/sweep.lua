@@ -70,7 +70,7 @@ local function sweep_job(turn, gone, lane, entry, max_stalls)
   if not parts then
     -- Somebody deleted the entry behind our back: there is nothing left to run. A record under its number says so.
     if redis.call('HGET', job_key(turn, id), 'e') == entry then
-      fail(turn, lane, id, { d = '' }, payload_lost(), POISON_KEEP, POISON_AGE_MS, {})
+      fail(turn, lane, id, { j = id, d = '' }, payload_lost(), POISON_KEEP, POISON_AGE_MS, {})
     end
     return
   end

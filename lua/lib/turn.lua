@@ -1,5 +1,6 @@
 -- @include lib/bonds
 -- @include lib/in_thousands
+-- @include lib/quick
 -- What one call gathers and then writes in few commands: events by kind, ended jobs by set, records to drop.
 local SETS = { completed = 'completed_age', failed = 'failed_age', cancelled = 'cancelled_age' }
 local EXPIRE_JOBS, TRIM_JOBS = 100, 1000
@@ -74,9 +75,10 @@ local function forget(turn, id, is_plain)
   forget_steps(turn, id)
 end
 
--- `body` is the result or the error. The record says all that it is to say of the end.
-local function end_job(turn, set, id, keep_count, keep_age_ms, body)
-  local bound = turn.bound and unbind(turn.base, turn.now, turn.event_cap, id, set, body)
+-- `body` is the result or the error. The record says all that it is to say of the end. `may_be_bound`: not if its entry
+-- held all that there was of it.
+local function end_job(turn, set, id, keep_count, keep_age_ms, body, may_be_bound)
+  local bound = turn.bound and may_be_bound and unbind(turn.base, turn.now, turn.event_cap, id, set, body)
   if keep_count == 0 then
     forget(turn, id, not bound)
     return
@@ -95,18 +97,6 @@ local function end_job(turn, set, id, keep_count, keep_age_ms, body)
   if turn.ages[set] ~= keep_age_ms then
     turn.ages[set] = keep_age_ms
     redis.call('HSET', turn.base .. ':meta', SETS[set], keep_age_ms)
-  end
-end
-
--- A small sorted set is a list, which every new member walks from its start: 3 µs a job at a hundred kept. A member of
--- more than 64 bytes makes it a skip list, which it then stays.
-local LIST_SIZE, LONG = 32, 65
-
-local function make_quick(set_key, size)
-  if size > LIST_SIZE and redis.call('OBJECT', 'ENCODING', set_key) ~= 'skiplist' then
-    local member = string.rep('-', LONG)
-    redis.call('ZADD', set_key, 0, member)
-    redis.call('ZREM', set_key, member)
   end
 end
 

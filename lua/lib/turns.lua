@@ -1,8 +1,20 @@
 -- @needed by bound jobs only
 -- @include lib/places
+-- @include lib/quick
 -- Keys that have parked jobs and may have more places stand in `turns:<lane>`, by what they have for their weight: who has
 -- least is served next, and of equals the one whose places changed longest ago.
 local TIE, TIES = 0.00000000001, 1000000
+
+local quick_turns = {} -- those that this call has seen to
+
+local function take_turn(base, book, lane, score)
+  local turns_key = base .. ':turns:' .. lane
+  if not quick_turns[turns_key] then
+    quick_turns[turns_key] = true
+    make_quick(turns_key, redis.call('ZCARD', turns_key))
+  end
+  redis.call('ZADD', turns_key, book.moved and 'CH' or 'NX', score, book.key)
+end
 
 local function turn_score(book, now)
   return book.used / book.weight + now % TIES * TIE
@@ -17,7 +29,7 @@ local function queue_up(base, book, now)
     local score = waiting and free > 0 and turn_score(book, now)
     waits = waits or waiting
     if score and score ~= book.turns[lane] then
-      redis.call('ZADD', base .. ':turns:' .. lane, book.moved and 'CH' or 'NX', score, book.key)
+      take_turn(base, book, lane, score)
     elseif not score and book.turns[lane] ~= false then
       redis.call('ZREM', base .. ':turns:' .. lane, book.key)
     end

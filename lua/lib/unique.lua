@@ -139,19 +139,16 @@ local function hand_over(base, now, key, next_id)
 end
 
 -- What leaves the key with its holder, by how long it is held; a start frees only a pending job's.
+local UNTIL_START = 'p'
 local HOLDS_ON = {
   p = {},
   r = {},
   k = { completed = true, failed = true },
 }
 
--- A job starts, ends or goes: its key is released if it is to be, and nobody else's. A key that is held for a time outlives
--- a record that goes by retention.
-local function release_unique(base, now, id, how)
-  local key, mode = unpack(redis.call('HMGET', base .. ':job:' .. id, 'uk', 'uw'))
-  if not key or how == 'started' and mode ~= 'p' then
-    return
-  end
+-- A job starts, ends or goes: its key, which it holds as `mode` says, is released if it is to be, and nobody else's. A key
+-- that is held for a time outlives a record that goes by retention.
+local function release_unique(base, now, id, how, key, mode)
   local unique_key, next_id = base .. ':unique:' .. key, redis.call('GET', base .. ':next:' .. key)
   if redis.call('GET', unique_key) ~= id then
     if next_id == id and how ~= 'started' then

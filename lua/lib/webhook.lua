@@ -6,9 +6,8 @@
 -- very call that ends this one. Its id says which job has ended, and how; the number tells one ending from the next.
 local ENVELOPE_SCHEMA, WEBHOOK_JOB = 1, 'streamq-webhook' -- as `streamq/_engine/codec.py` has them
 
-local function announce(base, now, cap, id, how)
-  local url = redis.call('HGET', base .. ':job:' .. id, 'wh')
-  if not url or how == 'removed' or how == 'forgotten' then
+local function announce(base, now, cap, id, how, url)
+  if how == 'removed' or how == 'forgotten' then
     return
   end
   local number = string.format('%.0f', redis.call('INCR', base .. ':id'))

@@ -62,7 +62,10 @@ def added(jobs: Sequence[NewJob], reply: Sequence[Any]) -> list[Added]:
 
 
 class Outcome(NamedTuple):
-    """How one attempt ended, as `tick` takes it. `a` and `b` depend on the kind; see `lua/tick.lua`."""
+    """How one attempt ended, as `tick` takes it. `a` and `b` depend on the kind; see `lua/tick.lua`.
+
+    `job_id` is "" if the job had no record when it was claimed.
+    """
 
     kind: str
     lane: int
@@ -73,6 +76,11 @@ class Outcome(NamedTuple):
     b: int | str = 0
     started_ms: int = 0
     attempts_made: int = 0
+
+    @property
+    def of(self) -> str:
+        """The id of the job whose attempt this was."""
+        return self.job_id or self.entry.partition("-")[0]
 
 
 class Claim:
@@ -87,6 +95,7 @@ class Claim:
         "interruptions",
         "job_id",
         "lane",
+        "recorded_id",
         "releases",
         "since_ms",
         "stalls",
@@ -97,6 +106,8 @@ class Claim:
         self.since_ms = since_ms
         self.attempts_made = self.stalls = self.interruptions = self.releases = self.children = 0
         self.cursor = b""
+        self.recorded_id = ""
+        """The job's id if it has a record: an outcome that goes without tells that nothing binds the job to others."""
 
     def __repr__(self) -> str:
         return f"<Claim {self.job_id} entry {self.entry} in lane {self.lane}>"
@@ -165,26 +176,22 @@ class TickReply(NamedTuple):
         return cls(now_ms, next_ms, stale, claims, holds, requeued, promoted, *flags, schedules, poisoned)
 
 
-def _claims(lanes: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
-    """Read entries, `[lane, [[entry, [field, value …]] …] …]`, with what the records add to some of them."""
+def _claims(flat: list[Any], known: dict[bytes, list[Any]]) -> list[Claim]:
+    """Read claims, four values each (lane, entry, envelope, since), with what the records add to some of them."""
     found = []
-    for at in range(0, len(lanes), 2):
-        lane = lanes[at]
-        for entry, fields in lanes[at + 1]:
-            record = known.get(entry) if known else None
-            text = entry.decode()
-            if record is None:
-                # `d envelope t ms`: a job without a record, so its id is its entry's number.
-                found.append(Claim(lane, text, text.partition("-")[0], fields[1], _tolerant(fields[3])))
-                continue
-            job_id, envelope, *counts, cursor = record
-            since = fields[fields.index(b"t") + 1] if b"t" in fields else b""
-            claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
-            claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(
-                _tolerant, counts
-            )
-            claim.cursor = cursor
-            found.append(claim)
+    values = iter(flat)
+    for lane, entry, envelope, since in zip(values, values, values, values, strict=True):
+        record = known.get(entry) if known else None
+        text = entry.decode()
+        if record is None:
+            # A job without a record: its id is its entry's number.
+            found.append(Claim(lane, text, text[:-2], envelope, _tolerant(since)))
+            continue
+        job_id, envelope, *counts, cursor = record
+        claim = Claim(lane, text, job_id.decode(), envelope, _tolerant(since))
+        claim.attempts_made, claim.stalls, claim.interruptions, claim.releases, claim.children = map(_tolerant, counts)
+        claim.cursor, claim.recorded_id = cursor, claim.job_id
+        found.append(claim)
     return found
 
 

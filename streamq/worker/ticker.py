@@ -223,7 +223,7 @@ class Ticker:
         observer = self._store.observer
         tell(observer, observer.ticked, self._store.queue, len(outcomes), len(reply.claimed))
         for at in reply.stale if outcomes else ():
-            self._note_stale(outcomes[int(at)].job_id)
+            self._note_stale(outcomes[int(at)].of)
         if list_held:
             for attempt in holdings.reconcile(reply.held):
                 if attempt.claim.entry not in self._unsure:

@@ -85,7 +85,7 @@ class Verdicts:
         if body and self._sealer is not PLAIN:
             body = self._sealer.seal(body)
         return Outcome(
-            "done", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms,
+            "done", claim.lane, claim.entry, claim.recorded_id, body, keep.count, keep.age_ms,
             started_ms, claim.attempts_made + 1,
         )  # fmt: skip
 
@@ -104,11 +104,11 @@ class Verdicts:
         if not for_good and not isinstance(error, Unrecoverable) and terms is not None and made < terms.attempts:
             delay = error.seconds if isinstance(error, RetryAfter) else self._backoff(terms, made, error)
             return Outcome(
-                "retry", claim.lane, claim.entry, claim.job_id, body, math.ceil(delay * 1000), 0, started_ms, made
+                "retry", claim.lane, claim.entry, claim.recorded_id, body, math.ceil(delay * 1000), 0, started_ms, made
             )
         keep = self._share(terms.keep_failed if terms is not None else self._settings.keep_failed)
         return Outcome(
-            "fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms, started_ms, made
+            "fail", claim.lane, claim.entry, claim.recorded_id, body, keep.count, keep.age_ms, started_ms, made
         )  # fmt: skip
 
     def expired(self, claim: Claim, options: codec.EnvelopeOptions, now_ms: int) -> Outcome | None:
@@ -120,7 +120,7 @@ class Verdicts:
             return None
         body = codec.encode_error(describe(JobExpired(claim.job_id, waited, options.x)))
         keep = self._share(options.f or self._settings.keep_failed)
-        return Outcome("fail", claim.lane, claim.entry, claim.job_id, body, keep.count, keep.age_ms)
+        return Outcome("fail", claim.lane, claim.entry, claim.recorded_id, body, keep.count, keep.age_ms)
 
     def _share(self, keep: Retention) -> Retention:
         return Retention(-(-keep.count // self.shards), keep.age) if self.shards > 1 else keep
@@ -128,7 +128,7 @@ class Verdicts:
     def released(self, claim: Claim, delay: float = 0.0, *, counter: str = "i", kind: str = "release") -> Outcome:
         """The job goes back unfinished, and no attempt is used. `counter`: which of the record's counters is raised."""
         return Outcome(
-            kind, claim.lane, claim.entry, claim.job_id, b"", math.ceil(delay * 1000), counter, 0,
+            kind, claim.lane, claim.entry, claim.recorded_id, b"", math.ceil(delay * 1000), counter, 0,
             claim.attempts_made,
         )  # fmt: skip
 
@@ -136,19 +136,27 @@ class Verdicts:
         """The job was cancelled while it ran; or before it started (`started_ms` of 0), and no attempt is used."""
         keep, made = self._settings.keep_cancelled, claim.attempts_made + (started_ms > 0)
         return Outcome(
-            "cancel", claim.lane, claim.entry, claim.job_id, reason.encode(), keep.count, keep.age_ms, started_ms, made
+            "cancel",
+            claim.lane,
+            claim.entry,
+            claim.recorded_id,
+            reason.encode(),
+            keep.count,
+            keep.age_ms,
+            started_ms,
+            made,
         )
 
     def waits(self, claim: Claim, wait: WaitForChildren) -> Outcome:
         """The job has staged children: they are added, it waits for them, and no attempt is used."""
         return Outcome(
-            "wait", claim.lane, claim.entry, claim.job_id, f"{wait.batch} {wait.keeping}".encode(), wait.children,
+            "wait", claim.lane, claim.entry, claim.recorded_id, f"{wait.batch} {wait.keeping}".encode(), wait.children,
             wait.parts, 0, claim.attempts_made,
         )  # fmt: skip
 
     def returned(self, claim: Claim) -> Outcome:
         """The job never started: it goes back to the front of its lane as it was."""
-        return Outcome("return", claim.lane, claim.entry, claim.job_id)
+        return Outcome("return", claim.lane, claim.entry, claim.recorded_id)
 
     def unknown(self, claim: Claim, name: str) -> Outcome:
         """No processor of this worker has the job's name: hand it on to one that has, later and later."""

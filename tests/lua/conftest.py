@@ -254,4 +254,5 @@ def release(claim: Claim, delay_ms: int = 0, counter: str = "i") -> Outcome:
 
 
 def _outcome(kind: str, claim: Claim, body: bytes, a: int, b: int | str) -> Outcome:
-    return Outcome(kind, claim.lane, claim.entry, claim.job_id, body, a, b, 1_790_000_000_000, claim.attempts_made + 1)
+    made = claim.attempts_made + 1
+    return Outcome(kind, claim.lane, claim.entry, claim.recorded_id, body, a, b, 1_790_000_000_000, made)

@@ -57,7 +57,7 @@ def wait(claim: Claim, batch: str, parts: int, children: int) -> Outcome:
     """The outcome of an attempt that has staged children."""
     keeping = f"{100}:{DAY_MS}:{100}:{DAY_MS}:10000"
     return Outcome(
-        "wait", claim.lane, claim.entry, claim.job_id, f"{batch} {keeping}".encode(), children, parts, 0,
+        "wait", claim.lane, claim.entry, claim.recorded_id, f"{batch} {keeping}".encode(), children, parts, 0,
         claim.attempts_made,
     )  # fmt: skip
 

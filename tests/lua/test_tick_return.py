@@ -8,7 +8,7 @@ from tests.lua.conftest import Bench, done, envelope
 
 
 def give_back(claim: Claim) -> Outcome:
-    return Outcome("return", claim.lane, claim.entry, claim.job_id)
+    return Outcome("return", claim.lane, claim.entry, claim.recorded_id)
 
 
 async def test_what_is_given_back_is_claimed_before_what_came_after_it(bench: Bench) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from streamq._engine import codec
-from streamq._engine.transitions import NOT_SETTLED
+from streamq._engine.transitions import NOT_SETTLED, NewJob, bound_start
 from tests.lua.conftest import Bench, EndsBy, done, envelope, envelope_of_size, fail, release, retry
+
+READS = ("hget", "hmget")
 
 
 async def test_a_completed_job_whose_retention_keeps_nothing_leaves_nothing(bench: Bench) -> None:
@@ -241,3 +243,40 @@ async def test_a_worker_without_a_lease_settles_nothing_until_it_has_looked_at_w
     assert (await bench.tick(list_held=True)).held[0].entry == claim.entry
     assert (await bench.tick(outcomes=[done(claim)])).stale == []
     assert bench.scores("completed").keys() == {claim.job_id}
+
+
+@pytest.mark.parametrize("ends", [done, fail, retry, release])
+async def test_a_job_without_a_record_may_be_named_by_its_id_all_the_same(bench: Bench, ends: EndsBy) -> None:
+    first, second = await bench.claimed(), await bench.claimed()
+    await bench.tick(outcomes=[ends(first), ends(second)._replace(job_id=second.job_id)])
+    assert ends(first).job_id == ""
+    assert bench.events_of(second.job_id)[2:] == bench.events_of(first.job_id)[2:]
+    assert bench.record(second.job_id).keys() == bench.record(first.job_id).keys()
+    assert (await bench.tick(outcomes=[ends(first), ends(second)])).stale == [0, 1]
+
+
+async def test_jobs_without_a_record_are_not_asked_for_bonds(bench: Bench) -> None:
+    await bench.add_raw(NewJob(3, bound_start("0", {"u": {"k": "key", "w": "r", "c": "e"}}), "", envelope()))
+    await bench.claim()
+    plain = [await bench.claimed() for _ in range(20)]
+
+    def reads() -> int:
+        return sum(
+            int(bench.redis.info("commandstats").get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in READS
+        )
+
+    before = reads()
+    await bench.tick()
+    idle = reads() - before
+    await bench.tick(outcomes=[done(claim, keep=0) for claim in plain])
+    assert reads() - before - idle == idle
+
+
+@pytest.mark.parametrize("held", [0, 7, 13, None])
+async def test_entries_go_whatever_the_length_of_their_numbers(bench: Bench, held: int | None) -> None:
+    bench.redis.set(bench.key("id"), 92)
+    claims = [await bench.claimed() for _ in range(14)]  # 93 to 106
+    await bench.tick(outcomes=[done(claim, keep=0) for at, claim in enumerate(claims) if at != held])
+    left = [] if held is None else [claims[held].entry]
+    assert [entry for entry, _ in bench.lane()] == left
+    assert list(bench.pending()) == left

@@ -19,7 +19,7 @@ VERDICTS = Verdicts(SETTINGS)
 
 def claim(made: int = 0, releases: int = 0) -> Claim:
     found = Claim(2, "17-0", "17", b"", 0)
-    found.attempts_made, found.releases = made, releases
+    found.attempts_made, found.releases, found.recorded_id = made, releases, "17"
     return found
 
 
@@ -169,3 +169,10 @@ def test_what_a_job_says_comes_before_its_processor_and_that_before_the_settings
     )
     assert Terms.of(None, own, SETTINGS).attempts == 7
     assert Terms.of(said, own, SETTINGS) == Terms(9, Backoff.fixed(9), 9.0, Retention(9), Retention(8))
+
+
+def test_the_outcome_of_a_job_without_a_record_goes_without_its_id() -> None:
+    plain = claim()
+    plain.recorded_id = ""
+    outcome = VERDICTS.done(plain, terms(), None, 99)
+    assert (outcome.job_id, outcome.of) == ("", "17")
