@@ -2,7 +2,8 @@
 
 I/O-bound: jobs that sleep 10 ms, so that `concurrency` x 100 a second is the limit. CPU-bound: jobs of some
 milliseconds in processes, one for each core, beside `concurrent.futures` with as many. Lateness: from the moment a
-delayed job is due to its handler's start. Retry storm: every job fails once, and goes the whole way round.
+delayed job is due to its handler's start. Storms: every job fails once, after 100 ms goes the whole way round, and
+completes; or every job fails for good.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from streamq import Backoff, JobOptions, Queue
 
 CORES = os.cpu_count() or 1
 ROUNDS, SPINS = 100_000, 400
+STORMS = {
+    "fail-once": "retry storm of 10,000, two attempts each",
+    "fail": "10,000 jobs that fail for good",
+}
 AHEAD = 1.5
 """Seconds from adding the delayed jobs to the first one's time: the adding must be over by then."""
 
@@ -69,17 +74,21 @@ def spins_alone(jobs: int) -> float:
         return jobs / (time.perf_counter() - start)
 
 
-async def storm(server: Server, jobs: int) -> float:
-    """Return the jobs per second that fail once, are retried after 100 ms and complete."""
+async def storm(server: Server, jobs: int, name: str) -> dict[str, float]:
+    """Return the jobs per second that fail, once or for good, and what each costs the server and the worker."""
     server.empty()
     async with Queue(harness.QUEUE, server.url) as queue:
         await queue.pause()
-        await harness.fill(queue, jobs, name="fail-once", options=JobOptions(backoff=Backoff.fixed(0.1)))
-        async with harness.Workers(server):
-            start = time.perf_counter()
+        await harness.fill(queue, jobs, name=name, options=JobOptions(backoff=Backoff.fixed(0.1)))
+        async with harness.Workers(server) as running:
+            before, used, start = server.work()["cpu"], running.cpu_seconds, time.perf_counter()
             await queue.resume()
             await harness.drained(queue, server, jobs)
-            return jobs / (time.perf_counter() - start)
+            return {
+                "rate": jobs / (time.perf_counter() - start),
+                "redis_cpu_us": (server.work()["cpu"] - before) / jobs * 1e6,
+                "worker_cpu_us": (running.cpu_seconds - used) / jobs * 1e6,
+            }
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -106,8 +115,14 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             for share in (0.5, 0.95, 0.99):
                 verdicts.add(f"late, {what}, p{share * 100:.0f}", harness.percentile(late, share), "ms")
             verdicts.add(f"late, {what}, earliest", min(late), "ms")
-        rates = [await storm(server, 10_000) for _ in range(options.reps)]
-        verdicts.add("retry storm of 10,000, two attempts each", statistics.median(rates), "jobs/s")
+        for name, what in STORMS.items():
+            storms = [await storm(server, 10_000, name) for _ in range(options.reps)]
+            for key, of, unit in (
+                ("rate", "", "jobs/s"),
+                ("redis_cpu_us", ", the server's CPU", "µs/job"),
+                ("worker_cpu_us", ", the worker's CPU", "µs/job"),
+            ):
+                verdicts.add(what + of, statistics.median(one[key] for one in storms), unit)
         return verdicts.report(server.version)
 
 

@@ -35,30 +35,30 @@ def reply(claimed: list[object], known: list[object], held: list[object] | None 
 
 
 def test_a_claim_without_a_record_is_its_entry() -> None:
-    found = reply([2, [[b"17-0", [b"d", b"body", b"t", b"999"]]]], [])
+    found = reply([2, b"17-0", b"body", b"999"], [])
     assert (found.now_ms, found.next_ms, found.stale) == (1_000, -1, [1])
     assert (found.requeued, found.promoted, found.limited, found.schedules) == (2, 3, True, ["daily"])
     assert found.poisoned == 1
     (claim,) = found.claimed
     assert (claim.lane, claim.entry, claim.job_id, claim.envelope, claim.since_ms) == (2, "17-0", "17", b"body", 999)
+    assert claim.recorded_id == ""
     assert (claim.attempts_made, claim.stalls, claim.interruptions, claim.releases) == (0, 0, 0, 0)
 
 
 def test_a_claim_with_a_record_has_its_history() -> None:
-    entries = [[b"17-0", [b"d", b"one", b"t", b"999"]], [b"18-0", [b"j", b"mine", b"t", b"998"]]]
-    found = reply([3, entries], [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4", b"5", b"at"])
+    claimed: list[object] = [3, b"17-0", b"one", b"999", 3, b"18-0", b"", b"998"]
+    found = reply(claimed, [b"18-0", b"mine", b"two", b"1", b"2", b"3", b"4", b"5", b"at"])
     first, second = found.claimed
     assert (first.job_id, first.envelope) == ("17", b"one")
     assert (second.job_id, second.envelope, second.since_ms) == ("mine", b"two", 998)
+    assert second.recorded_id == "mine"
     assert (second.attempts_made, second.stalls, second.interruptions, second.releases) == (1, 2, 3, 4)
     assert (second.children, second.cursor) == (5, b"at")
     assert repr(second) == "<Claim mine entry 18-0 in lane 3>"
 
 
 def test_what_is_held_is_read_as_what_is_claimed() -> None:
-    found = reply(
-        [], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0", b"0", b""], [1, [], 4, [[b"18-0", [b"j", b"mine"]]]]
-    )
+    found = reply([], [b"18-0", b"mine", b"two", b"0", b"0", b"0", b"0", b"0", b""], [4, b"18-0", b"", b""])
     assert found.claimed == []
     assert [(claim.lane, claim.job_id, claim.since_ms) for claim in found.held] == [(4, "mine", 0)]
 
