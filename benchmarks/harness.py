@@ -207,12 +207,14 @@ class Workers:
     """Worker processes, as users start them. Ready when entered, and killed when left."""
 
     def __init__(
-        self, server: Server, *, count: int = 1, concurrency: int = 100, queues: Sequence[str] = (QUEUE,), **env: str
-    ) -> None:
+        self, server: Server, *, count: int = 1, concurrency: int = 100, queues: Sequence[str] = (QUEUE,),
+        shards: int | None = None, **env: str,
+    ) -> None:  # fmt: skip
         self._server, self._count, self._queues = server, count, queues
         self._command = [
             *(sys.executable, "-m", "streamq.worker", "--queues", ",".join(queues), "--processors", "benchmarks.jobs"),
             *("--concurrency", str(concurrency), "--redis", server.url, "--log-level", "error"),
+            *(() if shards is None else ("--shards", str(shards))),
         ]
         self._env = {**environment(server), **env}
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -244,6 +244,7 @@ class Fleet:
         attempts: int = 3,
         retry_delay_ms: int = 100,
         processors: str = "tests.faults.jobs",
+        shards: int | None = None,
         **environment: str,
     ) -> WorkerProcess:
         """Start one worker process of `queue`."""
@@ -257,6 +258,8 @@ class Fleet:
             **environment,
         }
         arguments = ["--queues", queue, "--processors", processors, "--concurrency", str(concurrency)]
+        if shards is not None:
+            arguments += ["--shards", str(shards)]
         name = name or f"worker-{len(self.workers) + 1}"
         worker = WorkerProcess(name, arguments, settings, self._ledger, self._folder)
         self.workers.append(worker)

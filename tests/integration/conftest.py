@@ -76,7 +76,7 @@ async def queue(settings: Settings, calls: Calls, shards: int | None) -> AsyncIt
 class Bench:
     """A queue with workers of its own."""
 
-    def __init__(self, queue: Queue, settings: Settings, shards: int | None) -> None:
+    def __init__(self, queue: Queue, settings: Settings, shards: int | None = None) -> None:
         self.queue, self.settings, self.shards = queue, settings, shards
 
     def worker(self, processors: Any, **options: Any) -> Worker:
