@@ -67,7 +67,9 @@ local function replace_job(base, cap, now, id, job, newer)
       redis.call('ZREM', base .. ':delayed', id)
       redis.call('HDEL', key, 'u')
       if its_key then
-        enter(base, now, its_key, id, newer.lane, now, newer.number .. '-0', fields)
+        if not enter(base, now, its_key, id, newer.lane, now, newer.number .. '-0', fields) then
+          redis.call('HSET', key, 'kw', now) -- it was created before it began to wait here
+        end
       else
         local entry = append(base, base .. ':lane:' .. newer.lane, newer.number .. '-0', 'j', id, 't', now)
         redis.call('HSET', key, 's', 'q', 'e', entry, unpack(fields))

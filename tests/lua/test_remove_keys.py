@@ -220,6 +220,20 @@ async def test_a_job_that_replaces_a_parked_one_stays_parked(bench: Bench) -> No
     assert parked(bench, "a") == ["x"]
 
 
+async def test_a_delayed_job_that_is_replaced_and_parked_waits_since_then(bench: Bench) -> None:
+    from streamq._engine.transitions import NewJob, bound_start
+
+    (running,) = await one_at_a_time(bench, 1)
+    bonds = {"k": "a", "u": {"k": "only", "w": "p", "c": "r"}}
+    await bench.add_raw(NewJob(3, bound_start("+60000", bonds), "x", b"one"))
+    bench.redis.hset(bench.key("job:x"), "c", 1)
+    before = bench.now_ms()
+    await bench.add_raw(NewJob(3, bound_start("0", bonds), "", b"two"))
+    assert parked(bench, "a") == ["x"]
+    await bench.store.remove(running)
+    assert int(bench.lane(3)[0][1]["t"]) >= before
+
+
 async def test_a_parked_job_can_be_cancelled(bench: Bench) -> None:
     ids = await one_at_a_time(bench)
     assert await bench.store.cancel(ids[2], "no more") == "cancelled"

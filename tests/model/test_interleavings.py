@@ -133,7 +133,7 @@ class RequeuesUnderTheSameNumber(Model):
     """So that the lease token of who was swept still counts."""
 
     def _place(self, job: Found, **how: Any) -> None:
-        number = job["n"] or None
+        number, self.last[job["lane"]] = job["n"] or None, 0
         super()._place(job, **{"number": number, **how})
 
 
