@@ -73,7 +73,9 @@ def judge(answers: dict[str, list[dict[str, Any]]], troubles: dict[str, str]) ->
         said.append(f"NOT ASKED about {len(unasked)} of {len(known)} packages: {', '.join(unasked)}")
     elif not known:
         said.append("NOT ASKED about any package: no service could be reached")
-    said.append("a weakness is known" if weak else f"no weakness is known of the {len(asked)} packages that were asked about")
+    said.append(
+        "a weakness is known" if weak else f"no weakness is known of the {len(asked)} packages that were asked about"
+    )
     return (WEAK if weak else UNASKED if unasked or not known else CLEAN), said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from streamq.job import JobError, JobSnapshot, JobState
 from streamq.payload import PLAIN, Codec
 from streamq.policy import Priority
 
+_ATTEMPT = re.compile(r"x[1-9][0-9]{0,8}")
 LAST_MOMENT = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which there is no datetime."""
 
@@ -79,8 +81,9 @@ def _errors(stored: StoredJob) -> dict[int, JobError]:
     """
     made = stored.number("a") or 0
     upto = made if stored.state in ("waiting", "active", "delayed", "waiting_children") else made - 1
-    kept = ((n, stored.record.get(f"x{n}")) for n in range(1, upto + 1))
-    errors = {n: codec.decode_error(body) for n, body in kept if body}
+    # By the fields there are: how many attempts were made is for the record to say, and somebody else may have written it.
+    kept = sorted(int(field[1:]) for field in stored.record if _ATTEMPT.fullmatch(field))
+    errors = {n: codec.decode_error(body) for n in kept if n <= upto and (body := stored.record[f"x{n}"])}
     if stored.state == "failed" and stored.record.get("x"):
         errors[made] = codec.decode_error(stored.record["x"])
     return errors

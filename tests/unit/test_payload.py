@@ -7,6 +7,8 @@ import zlib
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamq.encryption import Encryption
 from streamq.errors import InvalidInput, UnreadablePayload
@@ -91,3 +93,29 @@ def test_keys_that_do_not_fit_are_refused(keys: dict[str, bytes], current: str, 
     with pytest.raises(InvalidInput, match=why) as caught:
         Encryption(keys, current)
     assert "secret" not in str(caught.value)
+
+
+SEALERS = [Compression(0), Encryption({"a": KEY}, "a"), Codecs(Compression(0), Encryption({"a": KEY}, "a"))]
+EXTENSIONS = st.builds(wrap, st.sampled_from([COMPRESSED, ENCRYPTED]), st.binary(max_size=80))
+
+
+@pytest.mark.parametrize("codec", SEALERS)
+@given(st.one_of(st.binary(max_size=80), EXTENSIONS, EXTENSIONS.map(lambda body: wrap(ENCRYPTED, b"\x01a" + body))))
+def test_no_bytes_raise_anything_but_the_error_that_says_so(codec: Codec, body: bytes) -> None:
+    try:
+        codec.open(body)
+    except UnreadablePayload:
+        return
+
+
+@pytest.mark.parametrize("codec", SEALERS)
+@given(st.data())
+def test_a_sealed_payload_of_which_a_byte_was_changed_opens_to_nothing_else(codec: Codec, data: st.DataObject) -> None:
+    sealed = bytearray(codec.seal(SECRET))
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    sealed[at] ^= data.draw(st.integers(1, 255))
+    try:
+        found = codec.open(bytes(sealed))
+    except UnreadablePayload:
+        return
+    assert found == SECRET or found == bytes(sealed), "another payload was made of it"

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamq import JobState, Priority
 from streamq._engine import codec
@@ -62,3 +64,22 @@ def test_a_job_that_cannot_be_read_is_shown_without_its_data(envelope: bytes) ->
 def test_a_moment_is_in_utc_and_exact_to_the_millisecond() -> None:
     assert moment(None) is None
     assert moment(NINE + 7) == datetime(2026, 9, 21, 14, 13, 20, 7_000, UTC)
+
+
+FIELDS = ["a", "k", "i", "n", "c", "b", "f", "u", "r", "x", "x1", "g", "w", "uk", "fl", "fn", "fo", "zz"]
+VALUES = st.one_of(st.binary(max_size=40), st.integers().map(lambda number: str(number).encode()))
+
+
+@given(
+    st.sampled_from([state.value for state in JobState]),
+    st.binary(max_size=60),
+    st.dictionaries(st.sampled_from(FIELDS), VALUES),
+)
+def test_no_record_breaks_the_look_at_a_job(state: str, envelope: bytes, record: dict[str, bytes]) -> None:
+    assert snapshot("q", "17", StoredJob(state, 2, envelope, NINE, None, record)).id == "17"
+    assert snapshot("q", "17", StoredJob(state, 2, ENVELOPE, NINE, None, record)).data == {"month": 11}
+
+
+def test_a_number_of_attempts_that_nobody_made_costs_nothing() -> None:
+    found = snapshot("q", "17", stored("completed", a=b"9" * 16, x3=codec.encode_error(JobError("ValueError", "boom"))))
+    assert {attempt: error.type for attempt, error in found.errors.items()} == {3: "ValueError"}
