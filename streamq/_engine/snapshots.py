@@ -81,7 +81,7 @@ def _errors(stored: StoredJob) -> dict[int, JobError]:
     """
     made = stored.number("a") or 0
     upto = made if stored.state in ("waiting", "active", "delayed", "waiting_children") else made - 1
-    # By the fields there are: how many attempts were made is for the record to say, and somebody else may have written it.
+    # By the fields there are: how many attempts it made is what a record says, and somebody else may have written it.
     kept = sorted(int(field[1:]) for field in stored.record if _ATTEMPT.fullmatch(field))
     errors = {n: codec.decode_error(body) for n in kept if n <= upto and (body := stored.record[f"x{n}"])}
     if stored.state == "failed" and stored.record.get("x"):
