@@ -337,7 +337,7 @@ async def charge_and_ship(job: ActiveJob[dict[str, str]]) -> list[str]:
     return done
 
 
-@processors.register("sleep-together", batch=Batch(20, 0.05))
+@processors.register("sleep-together", batch=Batch(20, 60))
 async def sleep_together(jobs: list[BatchJob[float]]) -> list[float]:
     """Wait as long as the first job says, all in one call; what had stalled before does not wait again."""
     for job in jobs:
@@ -348,7 +348,7 @@ async def sleep_together(jobs: list[BatchJob[float]]) -> list[float]:
     return [job.data for job in jobs]
 
 
-@processors.register("suicide-together", batch=Batch(20, 0.05))
+@processors.register("suicide-together", batch=Batch(20, 60))
 async def suicide_together(jobs: list[BatchJob[bool]]) -> str | None:
     """Kill the worker process if one of the jobs says so."""
     for job in jobs:
