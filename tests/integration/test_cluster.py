@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from redis.asyncio import RedisCluster
 
@@ -17,6 +18,7 @@ from streamq._engine import keys
 from streamq._engine.cluster import slot_of
 from streamq._engine.endpoint import Endpoint
 from streamq.cli.findings import ACL
+from streamq.dashboard import create_app
 from streamq.errors import InvalidInput, JobFailed, StoreRefused
 from streamq.exporter import Exporter
 from tests.faults.clusters import Cluster
@@ -290,3 +292,18 @@ async def test_shards_are_spread_over_the_nodes_and_doctor_looks_at_each(
     ports = {cluster.owner(slot_of(keys.base("spread", shard))).port for shard in range(12)}
     assert modes == {f"on; node 127.0.0.1:{port}" for port in ports}
     assert len(ports) == 3
+
+
+async def test_the_dashboard_shows_queues_of_several_nodes_and_names_with_a_tag(cluster: Cluster, url: str) -> None:
+    names = [*names_on_all_nodes(cluster, "shown"), "{bank}shown"]
+    async with AsyncExitStack() as stack:
+        queues = [await stack.enter_async_context(Queue(name, url, settings=SETTINGS)) for name in names]
+        for queue in queues:
+            await queue.add("echo")
+        transport = httpx.ASGITransport(app=create_app(queues))
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://localhost"))
+        overview = (await http.get("/")).text
+        assert all(name in overview for name in names)
+        for name in names:
+            page = await http.get("/queue", params={"q": name})
+            assert (page.status_code, name in page.text) == (200, True)
