@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
 from streamq._engine import keys
 from streamq._engine.pages import StoredWorker
+from streamq._engine.snapshots import readable
 from streamq.errors import StoreRefused
 from streamq.events import Event, unfold
 from streamq.operations import QueueParts, known_id
+from streamq.payload import Codec, aside
 from streamq.policy import Priority, RateLimit, Seconds, seconds, whole
 
 PAGE_ENTRIES = 500
@@ -73,6 +76,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None
     max_size: int | None
     held_for: float | None
+
+
+class StepsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the attempts of a job have remembered; what can't be read here is None.
+
+    Attributes:
+        steps: What each step that has run returned, by its name.
+        cursor: What `save_cursor` was given last.
+    """
+
+    steps: dict[str, Any]
+    cursor: Any
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +148,12 @@ class Overview(QueueParts):
                 found += [event for event in unfold(entry, fields) if event.job_id == job_id]
         return found
 
+    async def steps(self, job_id: str) -> StepsSnapshot:
+        """Return what a job's attempts have remembered so far: nothing before the first step, and once it completed."""
+        flat = await self._store.command("HGETALL", keys.steps(self._store.base, known_id(job_id)))
+        found = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return await aside(self._store.codec, _steps, found, self._store.codec)
+
     async def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:
         """Count what has happened since a moment (an earlier tally's `until`), or in the last `over` seconds."""
         until = await self._store.now_ms()
@@ -167,6 +188,11 @@ class Overview(QueueParts):
         about = dict(zip(flat[::2], flat[1::2], strict=True))
         first = about[b"first-entry"]
         return int(first[0].partition(b"-")[0]) if first and about[b"entries-added"] > about[b"length"] else 0
+
+
+def _steps(found: dict[str, bytes], opener: Codec) -> StepsSnapshot:
+    steps = {field[1:]: readable(value, opener) for field, value in found.items() if field.startswith("s")}
+    return StepsSnapshot(steps=dict(sorted(steps.items())), cursor=readable(found.get("c", b""), opener))
 
 
 def _worker(stored: StoredWorker) -> WorkerSnapshot:

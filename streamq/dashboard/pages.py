@@ -148,6 +148,7 @@ async def job(desk: Desk, ask: Ask) -> Shown:
         "events": await desk.timeline(found),
         "lines": lines[:LOG_LINES],
         "line": start,
+        "remembered": None if found.state == JobState.COMPLETED else await queue.steps(found.id),
         "children": await queue.children(found.id, child, PAGE_JOBS) if found.children else [],
         "child": child,
         "more_children": child + PAGE_JOBS if child + PAGE_JOBS <= found.children else None,

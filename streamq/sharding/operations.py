@@ -15,6 +15,7 @@ from streamq.flow import ChildEnd, FlowNode
 from streamq.flows import Flows
 from streamq.job import JobSnapshot
 from streamq.operations import Operations
+from streamq.overview import StepsSnapshot
 from streamq.policy import Priority, RateLimit, Seconds, whole
 from streamq.results import Results
 from streamq.sharding.parts import ShardParts
@@ -92,6 +93,9 @@ class ShardedOperations(ShardParts, Operations, Results):
 
     async def history(self, job_id: str, since: datetime | None = None) -> list[Event]:
         return await (await self._of(job_id)).history(job_id, since)
+
+    async def steps(self, job_id: str) -> StepsSnapshot:
+        return await (await self._of(job_id)).steps(job_id)
 
 
 class ShardedFlows(ShardParts, Flows):

@@ -19,7 +19,7 @@ from streamq.job import JobOptions, JobSnapshot, JobState
 from streamq.listing import JobPage
 from streamq.minutes import Minute
 from streamq.observer import ErrorHandler
-from streamq.overview import Limits, Tally, WorkerList
+from streamq.overview import Limits, StepsSnapshot, Tally, WorkerList
 from streamq.policy import Priority, RateLimit, Seconds
 from streamq.queue import NewJobSpec, OptionFields, QueueStats, Shards
 from streamq.schedule import Schedule, ScheduleFields, ScheduleSnapshot
@@ -432,6 +432,10 @@ class Queue(QueueFacade):
     def history(self, job_id: str, since: datetime | None = None) -> list[Event]:
         """Return a job's events since a moment, as far as the stream's cap (`STREAMQ_EVENTS_CAP`) has left them."""
         return self._run(lambda queue: queue.history(job_id, since))
+
+    def steps(self, job_id: str) -> StepsSnapshot:
+        """Return what a job's attempts have remembered so far: nothing before the first step, and once it completed."""
+        return self._run(lambda queue: queue.steps(job_id))
 
     def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:
         """Count what has happened since a moment (an earlier tally's `until`), or in the last `over` seconds."""

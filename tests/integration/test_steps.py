@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamq import ActiveJob, JobCancelled, JobFailed, Queue, Settings, Worker
+from streamq import ActiveJob, JobCancelled, JobFailed, Queue, Settings, Unrecoverable, Worker
 from streamq.errors import InvalidInput, StaleLease
 from tests.integration.conftest import PATIENCE, Bench
 from tests.integration.processors_for_processes import processors
@@ -198,3 +198,23 @@ async def test_a_handler_whose_job_was_taken_away_stores_nothing(queue: Queue, b
         await queue.add("a")
         await ended.wait()
     assert seen == ["job 1: entry 1-0 is no longer ours"] * 2
+
+
+async def test_what_a_job_has_remembered_is_read_from_outside_until_it_completes(queue: Queue, bench: Bench) -> None:
+    async def work(job: ActiveJob[Any]) -> None:
+        await job.step("b", lambda: [1, 2])
+        await job.step("a", lambda: None)
+        await job.save_cursor({"page": 7})
+        if job.data == "fails":
+            raise Unrecoverable("no")
+
+    async with bench.worker(work):
+        failed, done = await queue.add("work", "fails"), await queue.add("work")
+        await bench.happened("failed", failed.id)
+        await bench.happened("completed", done.id)
+    found = await queue.steps(failed.id)
+    assert list(found.steps.items()) == [("a", None), ("b", [1, 2])]
+    assert found.cursor == {"page": 7}
+    for job_id in (done.id, "nobody"):
+        nothing = await queue.steps(job_id)
+        assert (nothing.steps, nothing.cursor) == ({}, None)

@@ -313,3 +313,23 @@ async def test_a_flow_is_shown_as_a_tree_over_queues_and_is_linked_from_its_jobs
     async with browser.watch("/flow?q=q&id=top") as following:
         assert "middle" in (await following())[1]
     assert (await browser.get("/flow?q=q&id=nobody")).status == 404
+
+
+async def test_the_steps_that_a_job_has_run_are_shown_until_it_completes(
+    browser: Browser, queue: Queue, bench: Bench
+) -> None:
+    async def work(job: Any) -> None:
+        await job.step("charge", lambda: {"receipt": HOSTILE})
+        await job.save_cursor(41)
+        if job.data == "fails":
+            raise Unrecoverable("no")
+
+    async with bench.worker(work):
+        failed, done = await queue.add("work", "fails"), await queue.add("work")
+        await bench.happened("failed", failed.id)
+        await bench.happened("completed", done.id)
+    found = await browser.get(f"/job?q=q&id={failed.id}")
+    assert "Steps that have run charge" in found.words
+    assert "Cursor 41" in found.words
+    assert "<script>alert" not in found.text
+    assert "Steps that have run" not in (await browser.get(f"/job?q=q&id={done.id}")).words
