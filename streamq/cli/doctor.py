@@ -26,7 +26,7 @@ COMMANDS = (
     "DEL @", "EXISTS @", "GET @", "SET @ v", "OBJECT ENCODING @", "PERSIST @", "PEXPIRE @ 1", "PTTL @",
     "UNLINK @", "INCR @", "INCRBY @ 1", "TIME",
     "HDEL @ f", "HEXISTS @ f", "HGET @ f", "HGETALL @", "HINCRBY @ f 1", "HMGET @ f", "HSET @ f v", "HSETNX @ f v",
-    "LINDEX @ 0", "LLEN @", "LPOP @", "LPUSH @ v", "LRANGE @ 0 1", "LTRIM @ 0 1", "RPOP @", "RPUSH @ v",
+    "LINDEX @ 0", "LLEN @", "LPOP @", "LPUSH @ v", "LRANGE @ 0 1", "LREM @ 1 v", "LTRIM @ 0 1", "RPOP @", "RPUSH @ v",
     "XACK @ w 1-0", "XADD @ * f v", "XCLAIM @ w c 0 1-0", "XDEL @ 1-0", "XGROUP CREATE @ w 0",
     "XGROUP DELCONSUMER @ w c", "XGROUP SETID @ w 0", "XINFO CONSUMERS @ w", "XINFO GROUPS @", "XLEN @",
     "XPENDING @ w", "XRANGE @ - +", "XREVRANGE @ + -",

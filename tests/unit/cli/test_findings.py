@@ -128,8 +128,8 @@ ROLES = {
 }
 """The transitions that the users of deploy/redis/users.acl are for."""
 _WRITES = """
-del hdel hincrby hset hsetnx incr incrby lpop lpush ltrim persist pexpire rpop rpush set unlink xack xadd xclaim xdel
-xgroup|create xgroup|delconsumer xgroup|setid xreadgroup xsetid xtrim zadd zincrby zrem zremrangebyrank zunionstore
+del hdel hincrby hset hsetnx incr incrby lpop lpush lrem ltrim persist pexpire rpop rpush set unlink xack xadd xclaim
+xdel xgroup|create xgroup|delconsumer xgroup|setid xreadgroup xsetid xtrim zadd zincrby zrem zremrangebyrank zunionstore
 """
 WRITES = set(_WRITES.split())
 """They stand in libraries that reading scripts include, too, and are not called by these."""
