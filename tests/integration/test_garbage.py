@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 import redis
@@ -72,3 +73,30 @@ async def test_a_record_that_is_overwritten_becomes_a_dead_letter(
     (letter,) = await queue.dead_letters()
     assert (letter.job_id, letter.error and letter.error.type) == ("mine", "BrokenRecord")
     assert "WRONGTYPE" in str(letter.error)
+
+
+@pytest.mark.parametrize("what", ["a string", "no fields of ours", "fields that are none", "half of it"])
+async def test_a_schedule_that_is_none_keeps_no_other_from_firing(
+    what: str, queue: Queue, bench: Bench, client: redis.Redis
+) -> None:
+    await queue.upsert_schedule("broken", every=0.2, name="broken")
+    key = "sq:{q}:schedule:broken"
+    if what == "a string":
+        client.delete(key)
+        client.set(key, "x")
+    elif what == "no fields of ours":
+        client.delete(key)
+        client.hset(key, "hello", "world")
+    elif what == "half of it":
+        client.hdel(key, "overlap", "next", "lane")
+    else:
+        client.hset(key, mapping={"spec": b"\xc1", "anchor": "x", "next": "y", "rev": b"\xff", "lane": "9"})
+    client.zadd("sq:{q}:schedules", {"broken": 1})
+    told = asyncio.Event()
+    async with bench.worker(echo, on_error=lambda error: told.set()):
+        await queue.upsert_schedule("sound", every=0.2, name="sound", data=1)
+        async with asyncio.timeout(PATIENCE), aclosing(queue.events(after="0-0")) as events:
+            async for event in events:
+                if event.kind == "completed" and event.job_id.startswith("sound@"):
+                    break
+        await asyncio.wait_for(told.wait(), PATIENCE)
