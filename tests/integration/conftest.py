@@ -24,14 +24,33 @@ def settings(redis_url: str) -> Settings:
     return Settings(redis_url=redis_url, lease=2.0, retry_delay=0.01, grace=10.0)
 
 
+ON_SHARDS_TOO = frozenset(
+    f"test_{what}"
+    for what in (
+        *("bulk", "cancel", "dead_letters", "log_lines", "logs", "middleware", "minutes", "on_error", "operations"),
+        *("overview", "steps", "timeouts", "unique"),
+    )
+)
+"""Modules whose tests run on a queue without shards, and on one with them: it is the same to its callers."""
+ON_ONE_QUEUE = frozenset([])
+"""Of these, the tests of an order over the whole queue, of its own keys, or of the numbers that it gives out."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of some modules twice."""
+    if "shards" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in ON_SHARDS_TOO:
+        plain_only = metafunc.function.__name__ in ON_ONE_QUEUE
+        metafunc.parametrize("shards", [None] if plain_only else [None, 3], indirect=True, ids=_shards_id)
+
+
+def _shards_id(shards: int | None) -> str:
+    return f"{shards} shards" if shards else "plain"
+
+
 @pytest.fixture
 def shards(request: pytest.FixtureRequest) -> int | None:
-    """Over how many shards the queue is spread: none, unless a module asks for some (see `WITH_SHARDS`)."""
+    """Over how many shards the queue is spread."""
     return getattr(request, "param", None)
-
-
-WITH_SHARDS = pytest.mark.parametrize("shards", [None, 3], indirect=True, ids=["plain", "shards"])
-"""Has a module's tests run on a queue without shards, and on one with them: it is the same to its callers."""
 
 
 @pytest.fixture

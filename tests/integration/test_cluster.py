@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from redis.asyncio import RedisCluster
 
 import streamq.sync
-from streamq import ActiveJob, FlowJob, Processors, Queue, Schedule, Settings, Unique, Worker
+from streamq import ActiveJob, FlowJob, JobState, Processors, Queue, Retention, Schedule, Settings, Unique, Worker
 from streamq._engine import keys
 from streamq._engine.cluster import slot_of
 from streamq._engine.endpoint import Endpoint
@@ -28,6 +29,8 @@ from tests.servers import RedisServer
 pytestmark = pytest.mark.timeout(120)
 
 SETTINGS = Settings(lease=3, timeout=5)
+KEEP_ALL = msgspec.structs.replace(SETTINGS, keep_completed=Retention(1_000))
+"""For those who look at results of many jobs later."""
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +285,7 @@ async def test_shards_are_spread_over_the_nodes_and_doctor_looks_at_each(
 ) -> None:
     async with (
         Queue("spread", url, settings=SETTINGS, shards=12) as queue,
-        Worker("spread", echo, redis=url, settings=SETTINGS, shards=12),
+        Worker("spread", echo, redis=url, settings=KEEP_ALL, shards=12),
     ):
         jobs = await asyncio.gather(*(queue.add("echo", n) for n in range(120)))
         assert await asyncio.gather(*(job.result(timeout=30) for job in jobs)) == [*range(120)]
@@ -307,3 +310,24 @@ async def test_the_dashboard_shows_queues_of_several_nodes_and_names_with_a_tag(
         for name in names:
             page = await http.get("/queue", params={"q": name})
             assert (page.status_code, name in page.text) == (200, True)
+
+
+async def test_a_queue_over_shards_is_served_by_all_nodes(cluster: Cluster, client: RedisCluster, url: str) -> None:
+    bases = [keys.base("hot", shard) for shard in range(12)]
+    assert len({cluster.owner(slot_of(base)).port for base in bases}) == 3
+    async with Queue("hot", client, shards=12, settings=SETTINGS) as queue:
+        jobs = await queue.add_many([("echo", n) for n in range(60)])
+        jobs += [await queue.add("echo", n, key=f"k{n % 7}") for n in range(60, 80)]
+        jobs.append(await queue.add("echo", 80, job_id="mine"))
+        top = await queue.add_flow(FlowJob("echo", 81, children=[FlowJob("echo", n) for n in range(3)]))
+        await queue.upsert_schedule("s", every=3_600, name="echo", data=82)
+        async with Worker("hot", echo, redis=url, shards=12, concurrency=10, settings=KEEP_ALL):
+            assert [await job.result(30) for job in jobs] == list(range(81))
+            assert await top.result(30) == 81
+            assert await (await queue.trigger_schedule("s")).result(30) == 82
+        stats = await queue.stats()
+        assert (stats.waiting, stats.active, stats.completed) == (0, 0, 86)
+        found = await queue.jobs(JobState.COMPLETED, count=100)
+        assert len({job.id for job in found}) == 86
+        with pytest.raises(InvalidInput, match="a queue with its dead-letter queue stays within one hash slot"):
+            Worker("hot", echo, redis=url, shards=12, dead_letter_queue="dead", settings=SETTINGS)
