@@ -41,7 +41,7 @@ class ShardedOverview(ShardParts, Overview, Minutes):
             rate=RateLimit(sum(rate.max for rate in rates), rates[0].per) if len(rates) == len(found) else None,
             concurrency=_sum([limits.concurrency for limits in found]),
             max_size=_sum([limits.max_size for limits in found]),
-            held_for=max(holds) if len(holds) == len(found) else None,
+            held_for=max(holds, default=None),
         )
 
     async def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:

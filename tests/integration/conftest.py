@@ -32,8 +32,38 @@ ON_SHARDS_TOO = frozenset(
     )
 )
 """Modules whose tests run on a queue without shards, and on one with them: it is the same to its callers."""
-ON_ONE_QUEUE = frozenset([])
-"""Of these, the tests of an order over the whole queue, of its own keys, or of the numbers that it gives out."""
+ON_ONE_QUEUE = frozenset(
+    (
+        "test_a_batch_that_goes_in_parts_takes_keys_that_refuse_nobody_only",
+        "test_a_handler_whose_job_was_taken_away_stores_nothing",
+        "test_a_job_of_another_priority_runs_in_its_new_turn",
+        "test_a_job_s_history_holds_its_own_events_only_in_order",
+        "test_a_job_that_is_removed_ends_its_follower",
+        "test_a_large_clean_goes_in_steps_and_tells_its_progress",
+        "test_a_limited_queue_has_room_again",
+        "test_a_promoted_job_runs_now",
+        "test_a_queue_may_have_a_default_for_all_that_is_added_through_it",
+        "test_a_refusal_of_one_caller_does_not_touch_those_that_share_its_call",
+        "test_a_schedules_jobs_have_its_key",
+        "test_a_tally_says_when_the_cap_has_dropped_a_part",
+        "test_an_own_id_and_a_key_say_it_the_same_way",
+        "test_drain_removes_what_waits_and_lets_running_jobs_end",
+        "test_jobs_are_listed_in_pages_that_know_the_next_one",
+        "test_jobs_can_be_redriven_to_another_queue",
+        "test_jobs_removed_from_a_dead_workers_hands_never_run_and_lost_entries_do_no_harm",
+        "test_many_are_cancelled_by_their_ids_and_progress_is_told",
+        "test_middleware_may_swallow_what_a_handler_raises",
+        "test_minutes_tell_what_ended_in_each_and_what_was_left",
+        "test_obliterate_refuses_while_jobs_run_and_then_leaves_nothing",
+        "test_of_many_none_is_added_if_one_is_refused",
+        "test_of_many_producers_of_one_key_exactly_one_adds_a_job",
+        "test_retry_many_runs_all_failed_jobs_again_in_their_lanes",
+        "test_throttle_one_job_in_each_window_however_soon_it_ends",
+        "test_what_middleware_raises_fails_the_add_or_the_attempt",
+        "test_whoever_waits_for_a_job_that_is_not_kept_hears_that_it_was_cancelled",
+    )
+)
+"""Of these, tests of an order over the whole queue, of its very keys and numbers, or with queues of their own making."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
