@@ -63,7 +63,7 @@ ON_ONE_QUEUE = frozenset(
         "test_whoever_waits_for_a_job_that_is_not_kept_hears_that_it_was_cancelled",
     )
 )
-"""Of these, tests of an order over the whole queue, of its very keys and numbers, or with queues of their own making."""
+"""Of these, tests of an order over the whole queue, of its very keys and numbers, or of queues of their own making."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
