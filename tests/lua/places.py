@@ -90,8 +90,9 @@ def _not_found(
             found.append(f"{key}: {parked[lane]} jobs are parked in lane {lane}, and it has no turn")
         if parked[lane] and may and in_lane < weight and not rated:
             found.append(f"{key}: {parked[lane]} jobs are parked in lane {lane}, though it has but {in_lane} places")
-        if waits and ("paused" in own or len(places) >= most):
-            found.append(f"{key}: has a turn in lane {lane}, though it may have no more places")
+        # A turn stays if the key's last free place goes to a job that comes in: the claim that meets it takes it out.
+        if waits and "paused" in own:
+            found.append(f"{key}: has a turn in lane {lane}, though it is paused")
     return found
 
 

@@ -6,6 +6,7 @@ exactly is done follows from the rule's seed; what fails is told with all that w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,9 +113,11 @@ many_jobs = st.sampled_from(
 
 
 class Machine(RuleBasedStateMachine):
-    """One queue, three workers, clients. `real` is set by whoever runs it."""
+    """One queue, three workers, clients. Whoever runs it sets `real`, the seed of the `run`, and what counts it."""
 
     real: Real
+    run: int
+    counts: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(seed=seeds)
     def begin(self, seed: int) -> None:
         """A queue whose jobs are bound from the start on, or from some later step on."""
-        self.seed, data = seed, Chance(seed)
+        self.seed, data = seed, Chance(self.run, seed)
         self.theme = data.draw(st.sampled_from([*THEMES, "flows", "all"]))
         self.bound_from = data.draw(st.sampled_from([0, 0, 15]))
         self.real.begin(START)
@@ -140,8 +143,10 @@ class Machine(RuleBasedStateMachine):
     @rule(seed=seeds)
     def step(self, seed: int) -> None:
         self.steps += 1
-        data = Chance(self.seed, seed)
-        getattr(self, data.draw(st.sampled_from(ACTIONS)))(data)
+        data = Chance(self.run, self.seed, seed)
+        action = data.draw(st.sampled_from(ACTIONS))
+        self.counts.update(["steps", action])
+        getattr(self, action)(data)
 
     # Producers --------------------------------------------------------------------------------------------------------
 
@@ -196,6 +201,7 @@ class Machine(RuleBasedStateMachine):
 
     def _add(self, nonce: str, number: int, jobs: list[Found], *, all_or_none: bool = False) -> None:
         sent = laid_out(jobs)
+        self.counts["jobs"] += len(jobs)
         known = self.model.answers.get(nonce, (0, None))
         wanted = self.model.add(nonce, number, jobs, all_or_none=all_or_none)
         try:
