@@ -11,7 +11,7 @@ help:
 	@echo "make test   run all tests"
 	@echo "make storm  run the fault tests that give figures in their long form (half an hour), and keep them"
 	@echo "make storm-peers  put other queues through the same storm, and keep what they lost (three quarters of an hour)"
-	@echo "make model  run 50,000 random steps beside a plain model (about half an hour)"
+	@echo "make model  run 50,000 random steps beside a plain model (about a quarter of an hour)"
 	@echo "make audit  ask whether a dependency has a known weakness"
 	@echo "make lint   check style, types, layers, the Lua scripts and the documentation's links"
 	@echo "make docs   build the documentation as a site, into site/"
@@ -43,7 +43,7 @@ PEERS = .venv/peers
 storm-peers: $(INSTALLED)
 	@$(BIN)/python -m benchmarks.storm --cache $(PEERS) --write
 
-# The state machine of tests/model at length: half an hour. The short form runs in `make test`.
+# The state machine of tests/model at length: five to fifteen minutes. The short form runs in `make test`.
 model: $(INSTALLED)
 	@STREAMQ_MODEL_STEPS=$${STREAMQ_MODEL_STEPS:-50000} $(BIN)/python -m pytest tests/model
 

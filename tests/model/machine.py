@@ -123,6 +123,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.model = Model(START)
         self.claims: list[Found] = []
+        self.reported: set[int] = set()
         self.seen: list[StoredSchedule] = []
         self.letters_read: list[Found] = []
         self.read_from: tuple[int, int] | None = None
@@ -287,6 +288,8 @@ class Machine(RuleBasedStateMachine):
         """How an attempt ends: once, and then always the same, as what is sent again is."""
         if claim["ended"] is None:
             kind = data.draw(kinds)
+            if kind == "return" and claim["n"] in self.reported:
+                kind = "release"  # what has reported has started
             ran = kind in ("done", "fail", "retry")
             claim["ended"] = {
                 **{"kind": kind, "lane": claim["lane"], "n": claim["n"], "id": claim["id"]},
@@ -318,6 +321,7 @@ class Machine(RuleBasedStateMachine):
             return
         claim, store, model = data.draw(st.sampled_from(able)), self.real.store, self.model
         lane, entry, job_id = claim["lane"], f"{claim['n']}-0", claim["id"]
+        self.reported.add(claim["n"])
         what = data.draw(st.sampled_from(["progress", "log", "remember", "recall"]))
         if what == "remember":
             field, text = data.draw(st.sampled_from(["c", "sone", "stwo"])), data.draw(st.sampled_from(["5", "6"]))
