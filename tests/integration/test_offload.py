@@ -288,13 +288,13 @@ async def test_a_job_that_is_cancelled_while_its_data_is_fetched_never_begins(
         Queue("q", settings=settings, codec=codec) as queue,
         Worker("q", plain if in_thread else on_loop, settings=settings, codec=codec, concurrency=1) as worker,
     ):
-        asked, interrupt = asyncio.Event(), worker._ticker._runner.interrupt
+        asked, interrupt = asyncio.Event(), worker._parts[0].ticker._runner.interrupt
 
         def interrupted(attempt: Any, reason: str) -> None:
             interrupt(attempt, reason)
             asked.set()
 
-        monkeypatch.setattr(worker._ticker._runner, "interrupt", interrupted)
+        monkeypatch.setattr(worker._parts[0].ticker._runner, "interrupt", interrupted)
         job = await queue.add("one", LARGE)
         assert await asyncio.to_thread(gated.asked.wait, PATIENCE)
         await queue.cancel(job.id)
@@ -368,7 +368,7 @@ async def test_a_job_for_a_batch_whose_data_is_still_fetched_runs_before_its_wor
         job = await queue.add("one", LARGE)
         async with Worker("q", processors, settings=settings) as worker:
             assert await asyncio.to_thread(gated.asked.wait, PATIENCE)
-            worker._ticker.quit()
+            worker._parts[0].ticker.quit()
             gated.gate.set()
             await worker.stop(grace=PATIENCE)
             assert await job.result(PATIENCE) == 1
