@@ -19,14 +19,14 @@ from streamq._engine import codec, keys
 from streamq._engine.adder import Adder
 from streamq._engine.durable import Confirmation
 from streamq._engine.endpoint import Endpoint
-from streamq._engine.shards import read_number
+from streamq._engine.shards import read_number, shard_of_number
 from streamq._engine.snapshots import snapshot
 from streamq._engine.store import Store
 from streamq._engine.transitions import Added, NewJob
 from streamq._engine.wire import Wire
 from streamq.bulk import BulkOperations
 from streamq.dead_letters import DeadLetters, Watch
-from streamq.errors import InvalidInput
+from streamq.errors import InvalidInput, WrongShards
 from streamq.events import Endings, Event, EventReader, follow, start_on
 from streamq.fairness import Fairness
 from streamq.flows import Flows
@@ -347,9 +347,15 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, R
     # Looking ----------------------------------------------------------------------------------------------------------
 
     async def get_job(self, job_id: str) -> JobSnapshot | None:
-        """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
+        """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over).
+
+        Raises:
+            WrongShards: The id is of a shard, and this queue was made without shards.
+        """
         stored = await self._store.get(known_id(job_id))
         if stored is None:
+            if self._shard is None and shard_of_number(job_id):
+                raise WrongShards(self.name, await read_number(self._store) or 0, 1)
             return None
         return await aside(self._store.codec, snapshot, self.name, job_id, stored, self._store.codec)
 

@@ -61,7 +61,8 @@ class Results(QueueParts):
                 if not waiter.done():
                     continue
                 kind = waiter.result()
-                if kind == "removed" or (kind == "cancelled" and await self._store.get(job_id) is None):
+                # An earlier job of this id may be the one whose end was told.
+                if kind in ("removed", "cancelled") and await self._store.get(job_id) is None:
                     raise JobCancelled(job_id)
                 told, waiter = waiter, await self._endings.watch(job_id)
                 self._endings.forget(job_id, told)  # only now, or the reader would stop and connect anew

@@ -122,7 +122,11 @@ class Queue(QueueFacade):
         return [Job(self, job) for job in self._run(lambda queue: queue.add_many(jobs, durable=durable))]
 
     def get_job(self, job_id: str) -> JobSnapshot | None:
-        """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over)."""
+        """Read a job as it is now; None if it is unknown (never there, removed, or its retention is over).
+
+        Raises:
+            WrongShards: The id is of a shard, and this queue was made without shards.
+        """
         return self._run(lambda queue: queue.get_job(job_id))
 
     def stats(self) -> QueueStats:

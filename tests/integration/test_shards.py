@@ -81,6 +81,19 @@ async def test_a_worker_that_knows_of_no_shards_is_refused_and_leaves_nothing_be
     assert (await queue.stats()).workers == 0
 
 
+async def test_a_job_of_a_shard_is_not_called_unknown_by_who_knows_of_no_shards(
+    queue: Queue, settings: Settings
+) -> None:
+    jobs = await queue.add_many([("a", n) for n in range(3)])
+    async with Queue("q", settings=settings) as plain:
+        for job in jobs:
+            if shard_of(job.id):
+                with pytest.raises(WrongShards, match="queue q has 3 shards, not 1"):
+                    await plain.get_job(job.id)
+            else:
+                assert await plain.get_job(job.id)
+
+
 async def test_a_queue_that_was_used_without_shards_gets_none_by_the_way(settings: Settings) -> None:
     async with Queue("old", settings=settings) as plain, Queue("old", settings=settings, shards=3) as spread:
         await plain.add("a")
