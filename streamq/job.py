@@ -28,6 +28,7 @@ MAX_URL = 2_000
 MAX_TOLD_ID = 200
 """Bytes of the id of a job that a webhook is told of: the telling job's id holds it, and more."""
 _DIGITS = re.compile(r"[0-9]+\Z")
+_SHARD = re.compile(r"#[0-9]+\Z")
 _TAGGED = re.compile(r"\{([^{}]+)\}([^{}]+)\Z")
 
 
@@ -70,8 +71,13 @@ def queue_name(value: str) -> str:
         check_text("queue name", f"{tag}{rest}", MAX_NAME - 2)
         if ":" in rest:  # or a key of this queue could be one of {tag}'s
             raise InvalidInput(f"queue name must not contain ':' behind its tag: {value[:60]!r}")
-        return str.__str__(value)
-    return str.__str__(check_text("queue name", value, MAX_NAME))
+    else:
+        tag = check_text("queue name", value, MAX_NAME)
+    if _SHARD.search(tag):
+        raise InvalidInput(
+            f"queue name must not end in '#' and a number, nor its tag (shards' keys do): {value[:60]!r}"
+        )
+    return str.__str__(value)
 
 
 def check_job_id(value: str) -> str:

@@ -117,6 +117,18 @@ def test_other_braces_in_a_queues_name_are_refused(value: str, text: str) -> Non
     assert str(raised.value) == text
 
 
+@pytest.mark.parametrize("value", ["a#1", "a#17", "{a#1}b", "#0"])
+def test_no_queue_is_named_as_a_shard_of_another(value: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        queue_name(value)
+    assert str(raised.value) == f"queue name must not end in '#' and a number, nor its tag (shards' keys do): {value!r}"
+
+
+@pytest.mark.parametrize("value", ["a#", "#1a", "a#1b", "{a}b#1"])
+def test_a_number_sign_elsewhere_is_as_good_as_any(value: str) -> None:
+    assert queue_name(value) == value
+
+
 @given(st.integers(min_value=0))
 def test_no_custom_id_can_ever_equal_a_generated_one(number: int) -> None:
     with pytest.raises(InvalidInput, match="must not be all digits"):
