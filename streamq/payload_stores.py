@@ -140,15 +140,21 @@ class FsspecStore:
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
 
-def open_store(url: str) -> PayloadStore:
+def open_store(url: str, *, create: bool = True) -> PayloadStore:
     """Return the store at `url`: a path or file:// URL is a folder, any other one fsspec's (s3://bucket/payloads).
 
+    A folder is created if it is not there, unless `create` is false.
+
     Raises:
-        InvalidInput: fsspec knows no such protocol, or its package is not installed.
+        InvalidInput: fsspec knows no such protocol, or its package is not installed; or a folder is not to be created.
     """
     if url.startswith("file://"):
         url = url.removeprefix("file://")
-    return FsspecStore(url) if "://" in url else FolderStore(Path(url))
+    if "://" in url:
+        return FsspecStore(url)
+    if not create and not Path(url).is_dir():
+        raise InvalidInput(f"{url} is no folder")
+    return FolderStore(Path(url))
 
 
 def _sync(folder: Path) -> None:

@@ -44,10 +44,10 @@ async def offload(session: Session) -> None:
     options, settings = session.options, session.settings
     if options.older_than < DAY:
         raise InvalidInput("--older-than must be at least a day: a job may be about to be added that needs it")
-    store = open_store(options.store)
+    store = open_store(options.store, create=False)
     day = (datetime.now(UTC) - timedelta(seconds=options.older_than)).date()
     if not options.dry_run:
-        session.confirm(f"Delete payloads from before {day} in {options.store} that no job of this Redis refers to?")
+        session.confirm(f"Delete payloads from before {day} in {store!r} that no job of this Redis refers to?")
     wire = Wire(Endpoint(settings.redis_url, settings.timeout))
     try:
         needed = {name.decode() for name in await find_references(wire, REFERENCES)}

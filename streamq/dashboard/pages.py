@@ -184,13 +184,16 @@ async def keys(desk: Desk, ask: Ask) -> Shown:
 async def key(desk: Desk, ask: Ask) -> Shown:
     """One key: what it holds, its limits."""
     queue = queue_of(desk, ask)
-    found, others = await asyncio.gather(queue.get_key(ask.get("key", "").strip()), queue.keys(1))
+    found, others = await asyncio.gather(queue.get_key(ask.get("key", "")), queue.keys(1))
     return {"queue": queue.name, "key": found, "common": others.limits, "set": _as_typed(found.limits)}
 
 
 def _as_typed(limits: KeyLimits) -> dict[str, str]:
     """Return limits as they are typed into a form."""
-    rate = "" if limits.rate is None else f"{limits.rate.max}/{limits.rate.per:g}s"
+    rate = ""
+    if limits.rate is not None:
+        seconds, rest = divmod(limits.rate.per_ms, 1000)
+        rate = f"{limits.rate.max}/{limits.rate.per_ms}ms" if rest else f"{limits.rate.max}/{seconds}s"
     return {"rate": rate, "concurrency": str(limits.concurrency or ""), "weight": str(limits.weight or "")}
 
 

@@ -451,6 +451,9 @@ def test_clean_refuses_what_makes_no_sense(redis_url: str, tmp_path: Path) -> No
         "--older-than must be at least a day"
         in cli("offload", "clean", str(tmp_path), "--older-than", "1h", "-y", code=2).err
     )
+    mistyped = tmp_path / "payload"
+    assert f"{mistyped} is no folder" in cli("offload", "clean", str(mistyped), "--dry-run", code=2).err
+    assert not mistyped.exists()
     assert "no payloads can be stored there" in cli("offload", "clean", "nowhere://x", "-y", code=2).err
     away = Cli("redis://127.0.0.1:1/0", tmp_path, {"STREAMQ_TIMEOUT": "0.5"})
     assert "no connection to Redis" in away("offload", "clean", str(tmp_path), "-y", code=3).err

@@ -289,6 +289,9 @@ async def test_a_key_s_page_tells_its_jobs_and_limits_and_is_linked_from_its_job
         "Its own rate 5 starts per 2.0 s, at once 1, weight not set Of all keys rate not set, at once 4" in found.words
     )
     assert "<script>alert" not in found.text
+    await queue.limit_key(" acme ", rate=RateLimit(100, per=30 * 86_400))
+    spaced = await browser.get("/key?q=q&key=+acme+")
+    assert 'value="100/2592000s"' in spaced.text
     unknown = await browser.get("/key?q=q&key=nobody")
     assert "Jobs 0" in unknown.words
     assert (await browser.get("/key?q=q")).status == 400
