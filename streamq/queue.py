@@ -431,7 +431,9 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, R
             await wire.close()
         await self._endings.close()
         await asyncio.gather(*(watch.stop() for watch in self._watches))
-        await asyncio.gather(self._wire.close(), self._event_wire.close())
+        await self._event_wire.close()
+        if self._wire is not self._shared_wire:
+            await self._wire.close()
 
     async def __aenter__(self) -> Queue:
         return self

@@ -75,8 +75,9 @@ class Sampler:
         )
 
     async def _sample_shards(self, shards: Sequence[Queue]) -> QueueSample:
-        self._shards += [Sampler(shard) for shard in shards[len(self._shards) :]]
-        found = await asyncio.gather(*(sampler.sample() for sampler in self._shards[: len(shards)]))
+        known = {sampler.queue: sampler for sampler in self._shards}
+        self._shards = [known.get(shard) or Sampler(shard) for shard in shards]
+        found = await asyncio.gather(*(sampler.sample() for sampler in self._shards))
         memory = [sample.memory for sample in found if sample.memory is not None]
         return QueueSample(
             stats=sum_stats([sample.stats for sample in found]),

@@ -106,11 +106,15 @@ class ShardedQueue(
         for shard in self._shards:
             shard.on_error = handler
 
-    def _make_shards(self, number: int) -> None:
-        self._shards += [_Shard(self, at) for at in range(len(self._shards), number)]
-        own = settings_share(self.settings, len(self._shards))
+    def _make_shards(self, number: int) -> Sequence[Queue]:
+        """Have so many shards; return those that are too many, for the caller to close."""
+        kept, spare = self._shards[:number], self._shards[number:]
+        # Another list: whoever works with the one of before does so to the end.
+        self._shards = kept + [_Shard(self, at) for at in range(len(kept), number)]
+        own = settings_share(self.settings, number)
         for shard in self._shards:
             shard.settings = shard._store.settings = own
+        return spare
 
     async def _open(self) -> Sequence[Queue]:
         if self._checked:
@@ -121,20 +125,24 @@ class ShardedQueue(
             return self._shards
         now = asyncio.get_running_loop().time()
         if now - self._read_at >= READ_AGAIN:
-            self._make_shards(await read_number(self._store) or 1)
+            spare = self._make_shards(await read_number(self._store) or 1)
             self._read_at = now
+            await _close(spare)
         return self._shards
 
     async def set_shards(self, shards: int, *, grow: bool = False) -> None:
         whole("shards", shards, low=1, high=MOST)
         stored = await read_number(self._store) or 1
-        self._make_shards(max(stored, shards))
-        await change_number(self._shards, stored, shards, grow=grow)
+        others = [_Shard(self, at) for at in range(len(self._shards), max(stored, shards))]
+        # If this fails half-way, only Redis can say which number holds.
+        self._checked, self._read_at = False, -READ_AGAIN
+        try:
+            await change_number([*self._shards, *others], stored, shards, grow=grow)
+        finally:
+            await _close(others)
         if self._number is not None:
             self._number = shards
-        spare = self._shards[shards:]
-        del self._shards[shards:]
-        await asyncio.gather(*(shard.close() for shard in spare))
+        await _close(self._make_shards(shards))
 
     # Adding -----------------------------------------------------------------------------------------------------------
 
@@ -179,8 +187,12 @@ class ShardedQueue(
     # Closing ----------------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        await asyncio.gather(*(shard.close() for shard in self._shards))
+        await _close(self._shards)
         await super().close()
+
+
+async def _close(shards: Sequence[Queue]) -> None:
+    await asyncio.gather(*(shard.close() for shard in shards))
 
 
 def check_shards(shards: Any) -> int | None:

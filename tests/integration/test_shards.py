@@ -137,6 +137,39 @@ async def test_a_queue_without_shards_grows_and_loses_sight_of_nothing(settings:
             assert [await queue.result(job_id, PATIENCE) for job_id in ids] == list(range(20))
 
 
+async def test_a_change_that_is_refused_leaves_no_shards_behind_that_nobody_serves(settings: Settings) -> None:
+    async with Queue("q4", settings=settings, shards=4) as queue:
+        ids = [job.id for job in await queue.add_many([("a", n) for n in range(8)])]
+        with pytest.raises(InvalidInput, match="queue q4 holds 8 jobs"):
+            await queue.set_shards(8)
+        ids += [(await queue.add("a")).id for _ in range(60)]
+        ids += [job.id for job in await queue.add_many([("a", n) for n in range(32)])]
+        assert {shard_of(job_id) for job_id in ids} == {0, 1, 2, 3}
+        assert len(set(ids)) == len(ids)
+        assert await queue.count_shards() == 4
+
+
+async def test_whoever_changes_the_number_goes_on_with_the_new_one(queue: Queue) -> None:
+    await queue.add("a")
+    for number in (6, 2):
+        await queue.drain()
+        await queue.set_shards(number)
+        assert {shard_of((await queue.add("a")).id) for _ in range(100)} == set(range(number))
+
+
+async def test_who_goes_by_the_stored_number_follows_one_that_is_smaller(
+    queue: Queue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamq.sharding.queue.READ_AGAIN", 0.0)
+    async with Queue("q", settings=settings, shards="stored") as stored:
+        sampler = Sampler(stored)
+        for number in (3, 1, 2):
+            await queue.drain()
+            await queue.set_shards(number)
+            assert {shard_of((await stored.add("a")).id) for _ in range(60)} == set(range(number))
+            assert (await sampler.sample()).stats.waiting == 60
+
+
 # Where jobs go --------------------------------------------------------------------------------------------------------
 
 
