@@ -255,6 +255,8 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, R
             InvalidInput, PayloadTooLarge: One does not fit (the message says which); nothing was sent.
             QueueFull, StoreRefused: None was added.
             DuplicateJob: The unique key of one is held, and its `on_conflict` has it refused; none was added.
+            PartlyAdded: The queue has shards, and some took their part while others did not: it says which jobs are
+                there.
             StoreUnavailable: Redis did not answer in time, or did not confirm; whether they were added is unknown.
         """
         specs = list(jobs)

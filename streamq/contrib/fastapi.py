@@ -72,7 +72,9 @@ class Queues:
             self._open = {}
             stack.push_async_callback(self._close)
             for name, jobs in self._workers.items():
-                worker = Worker(name, jobs, redis=self._redis, settings=settings, observer=self._observer)
+                worker = Worker(
+                    name, jobs, redis=self._redis, shards="stored", settings=settings, observer=self._observer
+                )
                 await stack.enter_async_context(worker)
             yield
 
@@ -87,8 +89,9 @@ class Queues:
         key = queue_name(name)
         if key not in self._open:
             self._open[key] = Queue(
-                key, self._redis, defaults=self._defaults, settings=self._settings_now, observer=self._observer
-            )
+                key, self._redis, shards="stored", defaults=self._defaults, settings=self._settings_now,
+                observer=self._observer,
+            )  # fmt: skip
         return self._open[key]
 
     def dependency(self, name: str) -> Any:

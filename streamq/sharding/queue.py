@@ -112,8 +112,10 @@ class ShardedQueue(
         # Another list: whoever works with the one of before does so to the end.
         self._shards = kept + [_Shard(self, at) for at in range(len(kept), number)]
         own = settings_share(self.settings, number)
-        for shard in self._shards:
+        for at, shard in enumerate(self._shards):
             shard.settings = shard._store.settings = own
+            # One alone is a queue like any other, whose flows may have jobs in others.
+            shard._store.shard = None if number == 1 else at
         return spare
 
     async def _open(self) -> Sequence[Queue]:

@@ -29,7 +29,7 @@ class ShardedSchedules(ShardParts, Schedules):
         chosen = settings_of(schedule, fields)
         for field in ("key", "unique"):
             said = getattr(chosen.options, field, None) or getattr(self.defaults, field)
-            if said is not None:
+            if said is not None and len(await self._open()) > 1:
                 raise InvalidInput(
                     f"schedule {id!r} can't have a {field}: its jobs are in its own shard, not in that's"
                 )

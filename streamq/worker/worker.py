@@ -177,7 +177,7 @@ class Worker:
         """Make what works at each shard, up to so many; at the queue itself, if it has none."""
         settings = self.settings if number == 1 else settings_share(self.settings, number)
         for at in range(len(self._parts), number):
-            shard = None if self._slots is None else at
+            shard = None if self._slots is None or number == 1 else at
             endpoint = self._connect(shard)
             wire = Wire(endpoint) if endpoint.in_cluster and at else self._wire
             store = Store(self._queue, wire, settings, self._observer, shard)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from streamq import JobFailed
+from streamq._engine.shards import SPAN
 from streamq.sync import Queue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,20 @@ except InvalidInput as error:
 def test_without_a_transaction_a_job_is_added_at_once(shop: Shop, orders: Queue) -> None:
     shop.run("from streamq.contrib.django import add_on_commit\nadd_on_commit('orders', 'confirm', {})\nprint(1)")
     assert orders.stats().waiting == 1
+
+
+def test_a_queue_with_shards_is_found_as_it_is(shop: Shop, redis_url: str) -> None:
+    with Queue("orders", redis_url, shards=3) as orders:
+        orders.stats()
+        script = """
+from streamq.contrib.django import add_on_commit, get_queue
+for number in range(60):
+    add_on_commit("orders", "confirm", {"order_id": number})
+print(json.dumps([job.id for job in get_queue("orders").jobs("waiting", count=100)]))
+"""
+        ids = shop.run(script)
+        assert {int(job_id) // SPAN for job_id in ids} == {0, 1, 2}
+        assert orders.stats().waiting == len(ids) == 60
 
 
 def test_the_command_runs_the_jobs_of_all_apps_and_stops_cleanly(shop: Shop, orders: Queue) -> None:

@@ -12,7 +12,8 @@ import pytest
 import redis
 from fastapi import FastAPI
 
-from streamq import ActiveJob, InvalidInput, JobState, Processors, Queue
+from streamq import ActiveJob, FlowJob, InvalidInput, JobOptions, JobState, Processors, Queue, Unique
+from streamq._engine.shards import SPAN
 from streamq.contrib.fastapi import Queues
 
 processors = Processors()
@@ -61,6 +62,35 @@ async def test_routes_add_jobs_and_a_worker_inside_the_app_runs_them(redis_url: 
         ids = [(await http.post("/jobs", params={"n": n})).json() for n in range(5)]
         found = await asyncio.gather(*(http.get(f"/jobs/{job_id}") for job_id in ids))
     assert [answer.json() for answer in found] == [0, 2, 4, 6, 8]
+
+
+async def test_a_queue_with_shards_is_found_as_it_is(redis_url: str) -> None:
+    async with Queue("numbers", redis_url, shards=3) as numbers:
+        await numbers.stats()
+        queues = Queues(redis_url, workers={"numbers": processors})
+        async with started(make(queues)) as http:
+            ids = [(await http.post("/jobs", params={"n": n})).json() for n in range(60)]
+            assert await asyncio.gather(*(numbers.result(job_id, 20) for job_id in ids)) == [2 * n for n in range(60)]
+            taken = await numbers.add("double", 1, delay=60, unique=Unique("once"))
+            assert not (await queues["numbers"].add("double", 2, unique=Unique("once"))).is_new
+        assert {int(job_id) // SPAN for job_id in ids} == {0, 1, 2}
+        assert (await numbers.get_job(taken.id)) is not None
+
+
+async def test_a_queue_without_shards_can_all_that_it_ever_could(redis_url: str) -> None:
+    async def run(job: ActiveJob[int]) -> None:
+        if not job.children:
+            await job.add_children([FlowJob("double", 3, queue="others")])
+
+    queues = Queues(redis_url, workers={"numbers": {"top": run}, "others": processors})
+    async with started(make(queues)):
+        numbers, others = queues["numbers"], queues["others"]
+        top = await numbers.add_flow(FlowJob("top", children=[FlowJob("double", 4, queue="others")]))
+        await top.result(20)
+        await (await numbers.add("top")).result(20)
+        assert (await others.stats()).completed == 2
+        schedule = await numbers.upsert_schedule("s", every=60, name="top", options=JobOptions(key="k"))
+        assert schedule.id == "s"
 
 
 async def test_the_app_shares_one_queue_and_closes_it_at_its_end(redis_url: str, client: redis.Redis) -> None:

@@ -163,6 +163,23 @@ async def test_a_row_that_can_not_be_a_job_is_set_aside_and_holds_up_no_other(
     assert "MessagePack" in why
 
 
+async def test_a_row_that_a_shard_refuses_is_set_aside_and_holds_up_no_other(
+    engine: AsyncEngine, relay: Relay, redis_url: str
+) -> None:
+    async with Queue("spread", redis_url, shards=3) as spread:
+        await spread.add("note", unique=Unique("taken", on_conflict="raise"))
+        await write(engine, 1, "spread", unique=Unique("taken", on_conflict="raise"))
+        for key in "abcdefgh":
+            await write(engine, 1, "spread", unique=Unique(key, on_conflict="raise"))
+        await write(engine, 10, "spread")
+        assert await relay.relay() == 19
+        assert await relay.relay() == 0
+        assert (await spread.stats()).waiting == 19
+    async with engine.connect() as connection:
+        [why] = (await connection.execute(select(outbox.table.c.refused))).scalars()
+    assert "'taken'" in why
+
+
 async def test_adding_a_row_again_adds_nothing_even_when_its_job_has_ended_and_gone(
     engine: AsyncEngine, redis_url: str, queue: Queue
 ) -> None:

@@ -28,6 +28,7 @@ from streamq import (
     Worker,
 )
 from streamq._engine.shards import SPAN, home, word_of
+from streamq._engine.wire import Wire
 from streamq.errors import PartlyAdded, QueueBusy, WrongShards
 from streamq.events import Event
 from streamq.flat import QueueEvents
@@ -168,6 +169,29 @@ async def test_who_goes_by_the_stored_number_follows_one_that_is_smaller(
             await queue.set_shards(number)
             assert {shard_of((await stored.add("a")).id) for _ in range(60)} == set(range(number))
             assert (await sampler.sample()).stats.waiting == 60
+
+
+async def test_who_goes_by_the_stored_number_does_not_ask_for_it_with_each_call(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamq.sharding.queue.READ_AGAIN", 3_600.0)
+    sent: list[str] = []
+    call = Wire.call
+
+    async def counted(wire: Wire, *command: Any, wait: float = 0.0) -> Any:
+        sent.append(command[0])
+        return await call(wire, *command, wait=wait)
+
+    monkeypatch.setattr(Wire, "call", counted)
+    numbers = []
+    for name, shards in (("plain", None), ("alone", "stored")):
+        sent.clear()
+        async with Queue(name, settings=settings, shards=shards) as queue:  # type: ignore[arg-type]
+            for n in range(20):
+                await queue.add("a", n)
+            await queue.stats()
+        numbers.append(len(sent))
+    assert numbers[1] == numbers[0] + 1
 
 
 # Where jobs go --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ def get_queue(name: str) -> Queue:
     with background.lock:
         if key not in _made:
             said = read()
-            _made[key] = Queue(key, said.settings.redis_url, defaults=said.defaults, settings=said.settings)
+            _made[key] = Queue(
+                key, said.settings.redis_url, shards="stored", defaults=said.defaults, settings=said.settings
+            )
         return _made[key]
 
 

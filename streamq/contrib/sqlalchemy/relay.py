@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from streamq._engine import codec
 from streamq.contrib.sqlalchemy.outbox import PREFIX, Outbox
-from streamq.errors import DuplicateJob, InvalidInput, StoreError
+from streamq.errors import DuplicateJob, InvalidInput, PartlyAdded, StoreError
 from streamq.job import JobOptions
 from streamq.observer import NOBODY, ErrorHandler, Observer, careful
 from streamq.policy import Seconds, seconds, whole
@@ -138,14 +138,21 @@ class Relay:
             await connection.execute(update(self._table).where(self._table.c.id == row.id).values(refused=why[:1_000]))
 
     async def _add(self, queue: Queue, rows: Sequence[Row[Any]]) -> tuple[list[Row[Any]], list[tuple[Row[Any], str]]]:
+        there: Sequence[str | None] = [None] * len(rows)
         try:
             await queue.add_many([self._spec(row) for row in rows])
             return list(rows), []
+        except PartlyAdded as error:
+            there = error.job_ids
         except WRONG:
-            pass  # one of them, at least: those that fit go one by one
+            pass
+        # One of them does not fit, at least: those that do go one by one.
         added: list[Row[Any]] = []
         refused: list[tuple[Row[Any], str]] = []
-        for row in rows:
+        for row, job_id in zip(rows, there, strict=True):
+            if job_id is not None:
+                added.append(row)
+                continue
             try:
                 await queue.add_many([self._spec(row)])
                 added.append(row)
