@@ -411,11 +411,15 @@ class Queue(Operations, Fairness, BulkOperations, Listings, Overview, Minutes, R
         """Spread the queue over another number of shards from now on; made without shards, it counts as one.
 
         Goes while the queue holds no jobs, dead letters and schedules; with `grow` also while it does, to a greater
-        number: ids of one's own, unique keys and limits of keys then hold among the jobs that are added from here on.
-        Stop its producers first, or they miss it; processes that start with another number are refused.
+        number: ids of one's own and unique keys then hold among the jobs that are added from here on. Limits, a pause,
+        and what is set for keys are carried over. Stop its producers first, or they miss it; processes that start with
+        another number are refused.
 
         Raises:
-            InvalidInput: The number makes no sense, or the queue holds something. Nothing was changed.
+            InvalidInput: The number makes no sense, the queue holds something, a limit can't be split over so many, or
+                keys with settings of their own have jobs that would be in another shard. Nothing was changed.
+            StoreError: Redis did not answer: `count_shards` says which number holds. If it is the new one, set limits
+                and pause again.
         """
         from streamq.sharding import ShardedQueue
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from streamq._engine.shards import set_counters, store_number
 from streamq.errors import InvalidInput
+from streamq.sharding.carried import read_settings
 
 if TYPE_CHECKING:
     from streamq.queue import Queue
@@ -17,8 +18,10 @@ async def change_number(shards: Sequence[Queue], stored: int, number: int, *, gr
     """Store another number of shards; `shards` are all that there are before or after.
 
     Raises:
-        InvalidInput: Something is in the queue and it is not to grow, or `grow` is given and the number is not greater.
-            Nothing was changed.
+        InvalidInput: Something is in the queue and it is not to grow, `grow` is given and the number is not greater, or
+            what is set for the queue or its keys can't be carried over. Nothing was changed.
+        StoreError: Redis did not answer: the number is the one or the other, and if it is the new one, what is set for
+            the queue may not be in all of its shards.
     """
     queue = shards[0].name
     if grow and number < stored:
@@ -33,5 +36,14 @@ async def change_number(shards: Sequence[Queue], stored: int, number: int, *, gr
                 "of shards can be changed when it holds none, or with grow=True to a greater one"
             )
     stores = [shard._store for shard in shards]
-    await set_counters(stores)
+    if number == stored:
+        await set_counters(stores[:number])
+        await store_number(stores[0], number)
+        return
+    carried = await read_settings(shards[:stored], number)
+    await set_counters(stores[:number])
+    await carried.set_in(shards, range(stored, number))
+    await carried.set_keys(shards)
     await store_number(stores[0], number)
+    await carried.set_in(shards, range(min(stored, number)))
+    await carried.lift_keys(shards)

@@ -33,16 +33,7 @@ class ShardedOverview(ShardParts, Overview, Minutes):
         return WorkerList(sorted(found.values(), key=lambda worker: -worker.lease_left)[:count], total)
 
     async def limits(self) -> Limits:
-        found = await self._of_all(lambda shard: shard.limits())
-        rates = [limits.rate for limits in found if limits.rate is not None]
-        holds = [limits.held_for for limits in found if limits.held_for is not None]
-        return Limits(
-            paused=all(limits.paused for limits in found),
-            rate=RateLimit(sum(rate.max for rate in rates), rates[0].per) if len(rates) == len(found) else None,
-            concurrency=_sum([limits.concurrency for limits in found]),
-            max_size=_sum([limits.max_size for limits in found]),
-            held_for=max(holds, default=None),
-        )
+        return sum_limits(await self._of_all(lambda shard: shard.limits()))
 
     async def tally(self, since: datetime | None = None, *, over: Seconds = 5.0) -> Tally:
         shards = await self._open()
@@ -86,6 +77,19 @@ def sum_stats(found: Sequence[QueueStats]) -> QueueStats:
         waiting_children=sum(stats.waiting_children for stats in found),
         waiting_by_priority={p: sum(stats.waiting_by_priority[p] for stats in found) for p in Priority},
         oldest_by_priority=oldest,
+    )
+
+
+def sum_limits(found: Sequence[Limits]) -> Limits:
+    """Put the shares of shards together again."""
+    rates = [limits.rate for limits in found if limits.rate is not None]
+    holds = [limits.held_for for limits in found if limits.held_for is not None]
+    return Limits(
+        paused=all(limits.paused for limits in found),
+        rate=RateLimit(sum(rate.max for rate in rates), rates[0].per) if len(rates) == len(found) else None,
+        concurrency=_sum([limits.concurrency for limits in found]),
+        max_size=_sum([limits.max_size for limits in found]),
+        held_for=max(holds, default=None),
     )
 
 

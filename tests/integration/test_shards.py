@@ -31,6 +31,7 @@ from streamq._engine.shards import SPAN, home, word_of
 from streamq._engine.wire import Wire
 from streamq.errors import PartlyAdded, QueueBusy, WrongShards
 from streamq.events import Event
+from streamq.fairness import KeyLimits
 from streamq.flat import QueueEvents
 from streamq.sampling import Sampler
 from streamq.sync import Queue as SyncQueue
@@ -192,6 +193,84 @@ async def test_who_goes_by_the_stored_number_does_not_ask_for_it_with_each_call(
             await queue.stats()
         numbers.append(len(sent))
     assert numbers[1] == numbers[0] + 1
+
+
+async def test_limits_and_a_pause_are_carried_over_to_another_number_of_shards(
+    settings: Settings, client: redis.Redis
+) -> None:
+    async with Queue("old", settings=settings) as plain:
+        await plain.set_concurrency(8)
+        await plain.set_rate_limit(RateLimit(100, per=1.0))
+        await plain.set_max_size(1_000)
+        await plain.limit_key(concurrency=2, weight=5)
+        await plain.pause()
+        await plain.add("a")
+        await plain.set_shards(4, grow=True)
+    bases = ["sq:{old}", *(f"sq:{{old#{shard}}}" for shard in range(1, 6))]
+    async with Queue("old", settings=settings, shards="stored") as queue:
+        limits = await queue.limits()
+        assert (limits.paused, limits.concurrency, limits.max_size) == (True, 8, 1_000)
+        assert limits.rate == RateLimit(100, per=1.0)
+        for base in bases[:4]:
+            found = client.hmget(f"{base}:meta", "max_active", "rate_max", "key_active", "key_weight", "paused")
+            assert found == [b"2", b"25", b"2", b"5", b"1"]
+        await queue.drain()
+        await queue.set_shards(2)
+        assert (await queue.limits()).concurrency == 8
+        await queue.resume()
+        await queue.set_concurrency(None)
+        await queue.limit_key(concurrency=None, weight=None)
+        await queue.set_shards(4)
+        for base in bases[:4]:
+            found = client.hmget(f"{base}:meta", "max_active", "rate_max", "key_active", "key_weight", "paused")
+            assert found == [None, b"25", None, None, None]
+
+
+async def test_what_is_set_for_keys_goes_with_them_to_their_new_shard(settings: Settings) -> None:
+    names = [f"acct-{n}" for n in range(12)]
+    async with Queue("old", settings=settings, shards=2) as queue:
+        for name in names:
+            await queue.limit_key(name, concurrency=3, rate=RateLimit(5, per=2.0), weight=4)
+        await queue.pause_key("acct-1")
+        for number in (5, 3):
+            await queue.set_shards(number)
+            found = {key.key: key for key in await queue.keys()}
+            assert (await queue.keys()).total == 12
+            assert {home(word_of(key=name), number) for name in names} == set(range(number))
+            for name in names:
+                own = await queue.get_key(name)
+                assert own == found[name]
+                assert own.limits == KeyLimits(concurrency=3, rate=RateLimit(5, per=2.0), weight=4)
+                assert own.paused == (name == "acct-1")
+
+
+async def test_growing_waits_for_the_jobs_of_keys_with_settings_that_would_be_torn_apart(settings: Settings) -> None:
+    moving = next(f"k{n}" for n in range(50) if home(word_of(key=f"k{n}"), 4))
+    staying = next(f"k{n}" for n in range(50) if not home(word_of(key=f"k{n}"), 4))
+    async with Queue("old", settings=settings) as plain:
+        for key in (moving, staying):
+            await plain.limit_key(key, concurrency=1)
+            await plain.add("a", key=key)
+        await plain.add("a", key="free")
+        with pytest.raises(
+            InvalidInput, match=rf"queue old can't go over to 4 shards: jobs of 1 keys .*\('{moving}'\)"
+        ):
+            await plain.set_shards(4, grow=True)
+        assert await plain.count_shards() is None
+        assert (await plain.get_key(moving)).limits.concurrency == 1
+        await plain.limit_key(moving, concurrency=None)
+        await plain.set_shards(4, grow=True)
+        assert (await plain.get_key(staying)).limits.concurrency == 1
+
+
+async def test_a_limit_that_can_not_be_split_over_more_shards_leaves_all_as_it_is(
+    queue: Queue, settings: Settings
+) -> None:
+    await queue.set_concurrency(4)
+    with pytest.raises(InvalidInput, match="concurrency must be at least 6, one for each shard, not 4"):
+        await queue.set_shards(6)
+    assert await queue.count_shards() == 3
+    assert (await queue.limits()).concurrency == 4
 
 
 # Where jobs go --------------------------------------------------------------------------------------------------------
