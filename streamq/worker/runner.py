@@ -109,7 +109,7 @@ class Runner:
                 return
             else:
                 data, cursor = self._opened(claim, envelope, decoder)
-        except (UnreadablePayload, msgspec.DecodeError, ValueError) as error:
+        except Exception as error:
             self._refuse_data(attempt, envelope.name, processor, terms, error)
             return
         run = self._begin(attempt, envelope, known, terms, data, cursor)
@@ -123,17 +123,11 @@ class Runner:
 
     async def _open_and_run(self, attempt: Attempt, envelope: codec.Envelope, known: Known, terms: Terms) -> None:
         """Run an attempt whose data may have to be fetched; cancelled meanwhile, it ends as one that never began."""
-        claim = attempt.claim
         try:
-            data, cursor = await asyncio.to_thread(self._opened, claim, envelope, known.decoder)
-        except (UnreadablePayload, msgspec.DecodeError, ValueError) as error:
+            data, cursor = await asyncio.to_thread(self._opened, attempt.claim, envelope, known.decoder)
+        except Exception as error:
             if not attempt.released:
                 self._refuse_data(attempt, envelope.name, known.processor, terms, error)
-            return
-        except Exception as error:  # the store of payloads is away, or is a user's own
-            if not attempt.released:
-                outcome = self.verdicts.failed(claim, terms, error, self.now_ms())
-                self._refuse(attempt, known.processor.name, outcome, error)
             return
         if attempt.cancelled is not None:
             self._ended_unbegun(attempt)
@@ -141,13 +135,15 @@ class Runner:
             await run
 
     def _refuse_data(self, attempt: Attempt, name: str, processor: Processor, terms: Terms, error: Exception) -> None:
-        """Fail a job whose data can't be had as its processor needs it."""
-        claim, why = attempt.claim, error
+        """Fail a job whose data can't be had as its processor needs it: for good, if a retry would find the same."""
+        why, for_good = error, True
         if isinstance(error, UnreadablePayload):
             why = UnreadablePayload(f"its data can't be opened: {error}")
-        else:
+        elif isinstance(error, msgspec.DecodeError | ValueError):
             why = Unrecoverable(f"its data does not fit the processor of {name!r}: {_without_values(error)}")
-        outcome = self.verdicts.failed(claim, terms, why, self.now_ms(), for_good=True)
+        else:  # the store of payloads is away, or a user's own code raised: a codec's, or that of the data's type
+            for_good = False
+        outcome = self.verdicts.failed(attempt.claim, terms, why, self.now_ms(), for_good=for_good)
         self._refuse(attempt, processor.name, outcome, why)
 
     def _begin(
@@ -237,7 +233,6 @@ class Runner:
         start = time.monotonic()
         token = current_job.set(job)
         failure: BaseException | None = None
-        outcome: Outcome | None = None
         observer = self.store.observer
         running = None if observer is NOBODY else begin(observer, observer.running, job, processor.name)
         # A handler may raise anything, SystemExit and CancelledError included: all of it is how the attempt ended.
@@ -259,6 +254,8 @@ class Runner:
                 result = await self._elsewhere(known, job, control)
             if self._codec.blocking and result is not None:
                 outcome = await asyncio.to_thread(self.verdicts.done, claim, terms, result, started)
+            else:
+                outcome = self.verdicts.done(claim, terms, result, started)
         except BaseException as error:
             if attempt.released:
                 handed_back = self.verdicts.released(claim)
@@ -268,8 +265,6 @@ class Runner:
                 return
             failure = error
             outcome = self.verdicts.failed(claim, terms, error, started)
-        else:
-            outcome = outcome or self.verdicts.done(claim, terms, result, started)
         if attempt.cancelled is not None:
             failure, outcome = None, self.verdicts.cancelled(claim, attempt.cancelled, started)
         self.tell_of_the_end(claim, processor.name, outcome, time.monotonic() - start, started, failure)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -30,6 +31,7 @@ from streamq import (
     Worker,
 )
 from streamq._engine import codec
+from streamq.payload import Codec
 from tests.faults.workers import eventually
 from tests.integration.conftest import PATIENCE, Bench
 
@@ -455,6 +457,74 @@ async def test_data_that_does_not_fit_fails_at_once(queue: Queue, bench: Bench) 
     found = await job.snapshot()
     assert found is not None
     assert found.attempts_made == 1
+
+
+@dataclass
+class Raising:
+    """A type of data whose own check raises what is not about the data, the first time."""
+
+    number: int
+    checked: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        Raising.checked += 1
+        if Raising.checked == 1:
+            raise LookupError("the table of numbers is not there yet")
+
+
+async def test_whatever_the_type_of_the_data_raises_costs_an_attempt_and_no_slot(queue: Queue, bench: Bench) -> None:
+    processors = Processors()
+    Raising.checked = 0
+
+    @processors.register("report", data=Raising)
+    async def report(job: Any) -> int:
+        number: int = job.data.number
+        return number
+
+    job = await queue.add("report", {"number": 7}, attempts=2, backoff=Backoff.fixed(0))
+    async with bench.worker(processors, concurrency=1):
+        assert await job.result(PATIENCE) == 7
+    seen = await job.snapshot()
+    assert seen is not None
+    assert (seen.attempts_made, str(seen.errors[1])) == (2, "LookupError: the table of numbers is not there yet")
+
+
+class Awkward(Codec):
+    """A codec of a user's own, which raises at the first call of `open` or of `seal`."""
+
+    def __init__(self, at: str) -> None:
+        self._at, self._left = at, 1
+
+    def seal(self, body: bytes) -> bytes:
+        return self._pass("seal", body)
+
+    def open(self, body: bytes) -> bytes:
+        return self._pass("open", body)
+
+    def _pass(self, call: str, body: bytes) -> bytes:
+        if call == self._at and self._left:
+            self._left -= 1
+            raise AttributeError(f"{call} has no key")
+        return body
+
+
+@pytest.mark.parametrize(("at", "ran"), [("open", [2]), ("seal", [1, 2])])
+async def test_whatever_a_codec_raises_costs_an_attempt_and_no_slot(
+    queue: Queue, bench: Bench, at: str, ran: list[int]
+) -> None:
+    runs: list[int] = []
+
+    async def run(job: Any) -> Any:
+        runs.append(job.attempt)
+        return job.data
+
+    job = await queue.add("a", 7, attempts=2, backoff=Backoff.fixed(0))
+    async with bench.worker(run, concurrency=1, codec=Awkward(at)):
+        assert await job.result(PATIENCE) == 7
+    seen = await job.snapshot()
+    assert seen is not None
+    assert (seen.attempts_made, str(seen.errors[1])) == (2, f"AttributeError: {at} has no key")
+    assert runs == ran
 
 
 async def test_bytes_that_are_no_job_fail_and_block_nobody(queue: Queue, bench: Bench, client: redis.Redis) -> None:
