@@ -187,6 +187,9 @@ class DeadLetters(QueueParts):
 
         Letters come in order, one at a time, over reconnects, on a connection of its own. A handler that raises is
         logged, and the next letter comes all the same. Every process that calls this is told of every letter.
+
+        Raises:
+            InvalidInput: `after` is no letter's id, or the queue has shards: their letters have no common order.
         """
         wire = self._new_wire()
         reader = LetterReader(self._store, wire, None if after is None else letter_id(after))

@@ -28,7 +28,7 @@ async def merged(shards: Sequence[Queue], begun: asyncio.Event, after: str | Non
     `begun` is set from when on no event is missed.
 
     Raises:
-        InvalidInput: `after` is no event's id, or one of a queue with another number of shards.
+        InvalidInput: `after` is no event's id, or one of a queue with more shards.
     """
     if len(shards) == 1:
         async with aclosing(shards[0]._events_from(begun, after)) as events:
@@ -78,12 +78,13 @@ async def _positions(shards: Sequence[Queue], after: str | None) -> list[str]:
     if after is None:
         return list(await asyncio.gather(*(_end_of(shard) for shard in shards)))
     check_position(after.partition("|")[0] if isinstance(after, str) else after)
-    parts = after.split("|") if "|" in after else [after] * len(shards)
-    if len(parts) != len(shards):
+    # An event of a queue without shards ("/": no mere time) is one of shard 0. Shards that came later began empty.
+    parts = after.split("|") if "|" in after or "/" in after else [after] * len(shards)
+    if len(parts) > len(shards):
         raise InvalidInput(f"after is the id of an event of {len(parts)} shards, and the queue has {len(shards)}")
     for part in parts:
         check_position(part)
-    return parts
+    return parts + ["0-0"] * (len(shards) - len(parts))
 
 
 async def _end_of(shard: Queue) -> str:

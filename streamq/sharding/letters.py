@@ -108,6 +108,12 @@ class ShardedLetters(ShardParts, DeadLetters):
 
     async def on_dead(self, handler: DeadHandler, after: str | None = None) -> Watch:
         position = None if after is None else _parts(after)
+        shards = await self._open()
+        if position is not None and len(shards) > 1:
+            raise InvalidInput(
+                f"on_dead can't go on behind a letter of queue {self.name}: its {len(shards)} shards write theirs in "
+                "no common order; call it without after, and page through dead_letters() for those of before"
+            )
         one_at_a_time = asyncio.Lock()
 
         def telling(at: int) -> DeadHandler:
@@ -121,7 +127,7 @@ class ShardedLetters(ShardParts, DeadLetters):
 
         watches: list[Watch] = []
         try:
-            for at, shard in enumerate(await self._open()):
+            for at, shard in enumerate(shards):
                 watches.append(await shard.on_dead(telling(at), _behind(position, at, newest_first=False)))
         except BaseException:
             await _Watches(watches).stop()

@@ -542,6 +542,9 @@ class Queue(QueueFacade):
 
         Letters come in order, one at a time, over reconnects, on a connection of its own. A handler that raises is
         logged, and the next letter comes all the same. Every process that calls this is told of every letter.
+
+        Raises:
+            InvalidInput: `after` is no letter's id, or the queue has shards: their letters have no common order.
         """
         return Watch(self._run(lambda queue: queue.on_dead(in_thread(handler), after)))
 

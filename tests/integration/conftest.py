@@ -41,6 +41,7 @@ ON_ONE_QUEUE = frozenset(
         "test_a_job_that_is_removed_ends_its_follower",
         "test_a_large_clean_goes_in_steps_and_tells_its_progress",
         "test_a_limited_queue_has_room_again",
+        "test_a_plain_handler_can_begin_behind_an_old_letter",
         "test_a_promoted_job_runs_now",
         "test_a_queue_may_have_a_default_for_all_that_is_added_through_it",
         "test_a_refusal_of_one_caller_does_not_touch_those_that_share_its_call",

@@ -29,6 +29,7 @@ from streamq import (
 )
 from streamq._engine.shards import SPAN, home, word_of
 from streamq._engine.wire import Wire
+from streamq.dead_letters import DeadLetter
 from streamq.errors import PartlyAdded, QueueBusy, WrongShards
 from streamq.events import Event
 from streamq.fairness import KeyLimits
@@ -509,8 +510,35 @@ async def test_events_of_all_shards_are_one_stream_that_goes_on_where_it_was_lef
     await read(seen[-1].id, 31)
     assert Counter(event.job_id for event in seen if event.kind == "added") == {job.id: 1 for job in jobs}
     assert [event.kind for event in seen].count("paused") == 1
-    with pytest.raises(InvalidInput, match="after is the id of an event of 2 shards, and the queue has 3"):
-        await anext(queue.events("1-0|2-0"))
+    with pytest.raises(InvalidInput, match="after is the id of an event of 4 shards, and the queue has 3"):
+        await anext(queue.events("1-0|2-0|1-0|1-0"))
+    with pytest.raises(InvalidInput, match="after must be the id of an event"):
+        await anext(queue.events("1-0|x"))
+
+
+async def test_an_event_of_before_the_queue_has_grown_is_a_place_to_go_on_from(settings: Settings) -> None:
+    async def read(queue: Queue, after: str, number: int) -> list[Event]:
+        seen: list[Event] = []
+        async with asyncio.timeout(PATIENCE), aclosing(queue.events(after)) as events:
+            async for event in events:
+                seen.append(event)
+                if len(seen) == number:
+                    break
+        return seen
+
+    async with Queue("old", settings=settings) as plain:
+        told = [await plain.add("a") for _ in range(3)]
+        jobs = list(await plain.add_many([("a", n) for n in range(4)]))
+        seen = await read(plain, "0-0", 5)
+        assert [event.job_id for event in seen] == [job.id for job in (*told, *jobs[:2])]
+        at, jobs = seen[-1].id, jobs[2:]
+    for number in (2, 5):
+        async with Queue("old", settings=settings, shards="stored") as queue:
+            await queue.set_shards(number, grow=True)
+            jobs += await queue.add_many([("a", n) for n in range(20)])
+            seen = await read(queue, at, len(jobs))
+        assert Counter(event.job_id for event in seen) == {job.id: 1 for job in jobs}
+        at, jobs = seen[-1].id, []
 
 
 async def test_handlers_of_the_flat_style_hear_of_every_shard(queue: Queue, bench: Bench) -> None:
@@ -568,6 +596,36 @@ async def test_dead_letters_are_paged_redriven_and_purged_over_all_shards(queue:
     assert len((await queue.redrive(everything=True)).job_ids) == 18
     with pytest.raises(InvalidInput, match="a dead letter's id looks like"):
         await queue.redrive("x")
+
+
+async def test_a_watch_of_dead_letters_begins_behind_a_letter_with_one_shard_only(
+    queue: Queue, settings: Settings
+) -> None:
+    async def fail(job: ActiveJob[int]) -> None:
+        raise ValueError(job.data)
+
+    for after in ("1790000000000-0#2", "1790000000000-0"):
+        with pytest.raises(InvalidInput, match="on_dead can't go on behind a letter of queue q: its 3 shards write"):
+            await queue.on_dead(print, after)
+    told: list[int] = []
+    all_told = asyncio.Event()
+
+    def on_dead(letter: DeadLetter) -> None:
+        told.append(letter.data)
+        if letter.data == 3:
+            all_told.set()
+
+    async with Queue("alone", settings=settings, shards=1) as alone:
+        await alone.add_many([("a", n, JobOptions(attempts=1)) for n in range(4)])
+        await drain(alone, fail)
+        first = (await alone.dead_letters())[0]
+        watch = await alone.on_dead(on_dead, first.id)
+        async with asyncio.timeout(PATIENCE):
+            await all_told.wait()
+        await watch.stop()
+        assert told == [1, 2, 3]
+        with pytest.raises(InvalidInput, match="a dead letter's id looks like"):
+            await alone.on_dead(on_dead, "x")
 
 
 async def test_dead_letters_go_over_to_a_queue_with_shards(queue: Queue, settings: Settings) -> None:
