@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from streamq._engine.transitions import Outcome
-from streamq.errors import BadBatchResult, OffloadUnavailable
+from streamq.errors import BadBatchResult
 from streamq.log import current_batch
 from streamq.middleware import around_run
 from streamq.observer import NOBODY, begin, tell
@@ -27,6 +28,8 @@ from streamq.worker.verdict import error_of
 
 if TYPE_CHECKING:
     from streamq.worker.runner import Runner
+
+log = logging.getLogger("streamq.worker")
 
 
 class BatchRuns:
@@ -41,7 +44,7 @@ class BatchRuns:
         task = asyncio.get_running_loop().create_task(run.run())
         for member in batch.members:
             member.attempt.task = task
-        task.add_done_callback(lambda _: run.ended_unbegun())
+        task.add_done_callback(run.left_off)
 
 
 class _Run:
@@ -91,14 +94,22 @@ class _Run:
             if not member.attempt.released:  # else the worker reports on it itself
                 runner.finished(member.attempt, outcome)
 
-    def ended_unbegun(self) -> None:
-        """Report on jobs that were all cancelled before the task had taken a step, and could do so itself."""
+    def left_off(self, task: asyncio.Task[None]) -> None:
+        """Report on jobs whose task could not do so itself: it was interrupted before or after its handler, or failed.
+
+        Only those that were cancelled end so.
+        """
         if not self._has_slot:
             return
         self._free_slot()
-        for attempt in (member.attempt for member in self._batch.members):
-            if not attempt.released:
-                self._runner.finished(attempt, self._runner.verdicts.cancelled(attempt.claim, attempt.cancelled or ""))
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if not task.cancelled():
+            log.error("a batch of %s failed outside its handler", self._batch.known.processor.name, exc_info=error)
+        for member in self._batch.members:
+            if member.error is None:
+                member.error = error
+            if not member.attempt.released:
+                self._runner.finished(member.attempt, self._cancelled(member) or self._failed(member))
 
     def _free_slot(self) -> None:
         self._has_slot = False
@@ -161,20 +172,30 @@ class _Run:
                 self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def _outcome(self, member: Member) -> Outcome:
-        attempt, verdicts = member.attempt, self._runner.verdicts
-        claim = attempt.claim
-        if attempt.released:
+        claim, verdicts = member.attempt.claim, self._runner.verdicts
+        if member.attempt.released:
             return verdicts.released(claim)
-        if attempt.cancelled is not None:
-            return verdicts.cancelled(claim, attempt.cancelled, self._started_ms)
+        if (cancelled := self._cancelled(member)) is not None:
+            return cancelled
         if member.error is None:
             done, returned = verdicts.done, member.returned
             try:
                 return await aside(self._runner.store.codec, done, claim, member.terms, returned, self._started_ms)
-            except OffloadUnavailable as error:
+            except Exception as error:  # the store of payloads is away, or a codec of the user's raised
                 member.error = error
-        for_good = isinstance(member.error, BadBatchResult)
-        return verdicts.failed(claim, member.terms, member.error, self._started_ms, for_good=for_good)
+        return self._failed(member)
+
+    def _cancelled(self, member: Member) -> Outcome | None:
+        attempt = member.attempt
+        if attempt.cancelled is None:
+            return None
+        return self._runner.verdicts.cancelled(attempt.claim, attempt.cancelled, self._started_ms)
+
+    def _failed(self, member: Member) -> Outcome:
+        claim, error = member.attempt.claim, member.error
+        assert error is not None  # noqa: S101 - the caller looked
+        for_good = isinstance(error, BadBatchResult)
+        return self._runner.verdicts.failed(claim, member.terms, error, self._started_ms, for_good=for_good)
 
 
 def _checked(returned: Any, jobs: int, name: str) -> Sequence[Any]:

@@ -38,7 +38,7 @@ from streamq import (
 from streamq.log import JobFilter
 from streamq.middleware import Middleware
 from streamq.observer import Observer
-from streamq.payload import Compression
+from streamq.payload import Codec, Compression
 from streamq.testing import drain, inline
 from tests.faults.workers import eventually
 from tests.integration.conftest import PATIENCE, Bench
@@ -682,6 +682,42 @@ async def test_sealed_payloads_are_opened_and_results_sealed(settings: Any, benc
         jobs = await queue.add_many([("index", "x" * 2_000, KEPT), ("index", "y" * 2_000, KEPT)])
         async with bench.worker(Index().registered(size=2), codec=codec):
             assert await results(jobs) == ["x" * 2_000, "y" * 2_000]
+
+
+class BrokenOff(BaseException):
+    """What no code that handles errors expects."""
+
+
+class Awkward(Codec):
+    """Raises at the first result that it is to seal."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._errors = [error]
+
+    def seal(self, body: bytes) -> bytes:
+        if self._errors:
+            raise self._errors.pop()
+        return body
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (AttributeError("no key"), {0: 2, 1: 1, 2: 1}),
+        (BrokenOff("no more"), {0: 2, 1: 2, 2: 2}),
+        (asyncio.CancelledError(), {0: 2, 1: 2, 2: 2}),
+    ],
+)
+async def test_whatever_sealing_a_result_raises_costs_an_attempt_and_cancels_no_job(
+    queue: Queue, bench: Bench, error: BaseException, attempts: dict[int, int]
+) -> None:
+    jobs = await add(queue, 3, options=JobOptions(attempts=2, backoff=Backoff.fixed(0)))
+    async with bench.worker(Index().registered(), codec=Awkward(error), concurrency=1):
+        assert await results(jobs) == [0, 1, 2]
+    seen = [await job.snapshot() for job in jobs]
+    assert {number: one.attempts_made for number, one in enumerate(seen) if one is not None} == attempts
+    errors = [one.errors[1].type for one in seen if one is not None and one.errors]
+    assert errors == [type(error).__name__] * sum(made == 2 for made in attempts.values())
 
 
 class Ends(Observer):
