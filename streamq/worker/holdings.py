@@ -121,7 +121,7 @@ class Holdings:
         return lost
 
     def next_suspects(self) -> list[Attempt]:
-        """Give slots to the suspects that may start next, and return them: `run` each once it is marked.
+        """Give slots to the suspects that may start next, and return them: for `marked`, or else `unmarked`.
 
         Those that another stall would fail start alone, one after the other.
         """
@@ -139,18 +139,33 @@ class Holdings:
         self.suspects = waiting
         return found
 
-    def run(self, attempt: Attempt) -> None:
+    def marked(self, attempts: Iterable[Attempt]) -> None:
+        """Start these suspects, but for those that were let go meanwhile."""
+        for attempt in attempts:
+            if self._holds(attempt):
+                self._run(attempt)
+            else:
+                self._give_up_slot(attempt)
+
+    def unmarked(self, attempts: Iterable[Attempt]) -> None:
+        """The mark of these suspects failed: they wait again, without a slot, but for those that were let go."""
+        for attempt in attempts:
+            self._give_up_slot(attempt)
+            if self._holds(attempt):
+                self.suspects.appendleft(attempt)
+
+    def _holds(self, attempt: Attempt) -> bool:
+        return self.mine.get(attempt.claim.entry) is attempt
+
+    def _give_up_slot(self, suspect: Attempt) -> None:
+        self._busy -= 1
+        if suspect is self.suspect:
+            self.suspect = None
+
+    def _run(self, attempt: Attempt) -> None:
         """Start an attempt that has a slot."""
         attempt.started_at = time.monotonic()
         self._start(attempt)
-
-    def unmarked(self, attempts: Iterable[Attempt]) -> None:
-        """The mark of these suspects failed: they wait again, without a slot."""
-        for attempt in attempts:
-            self._busy -= 1
-            if attempt is self.suspect:
-                self.suspect = None
-            self.suspects.appendleft(attempt)
 
     def idle_claims(self) -> list[Attempt]:
         """Take out all claims that have not started."""
@@ -255,7 +270,7 @@ class Holdings:
                 if due:
                     self._run_batch(due.popleft())
                 else:
-                    self.run(self.ready.popleft())
+                    self._run(self.ready.popleft())
         finally:
             self._filling = False
 

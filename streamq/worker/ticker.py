@@ -229,11 +229,10 @@ class Ticker:
                 if attempt.claim.entry not in self._unsure:
                     self._note_stale(attempt.claim.job_id)
             self._unsure.clear()
-        if self._stopping:
-            holdings.unmarked(marks)
+        if self._stopping or (NOT_SETTLED in reply.stale and not list_held):
+            holdings.unmarked(marks)  # without a lease they may be another worker's by now: the list will tell
         else:
-            for mark in marks:
-                holdings.run(mark)
+            holdings.marked(marks)
         self._take(reply, want)
 
     def _note_stale(self, job_id: str) -> None:

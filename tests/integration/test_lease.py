@@ -12,14 +12,16 @@ import redis
 from streamq import Queue
 from streamq._engine import scripts
 from streamq._engine.transitions import TickArgs
+from streamq.observer import Observer
+from tests.faults.workers import eventually
 from tests.integration.conftest import PATIENCE, Bench
 
 LEASE = 0.5
 
 
-def tick_as_another(client: redis.Redis) -> Any:
+def tick_as_another(client: redis.Redis, worker: str = "other") -> Any:
     """Tick as a second worker that wants jobs, over a connection that needs no event loop."""
-    args = TickArgs(worker="other", lease_ms=60_000, max_stalls=3, events_cap=100, dead_cap=100)
+    args = TickArgs(worker=worker, lease_ms=60_000, max_stalls=3, events_cap=100, dead_cap=100)
     return client.eval(scripts.load("tick").body, 1, "sq:{q}", *args.lay_out(5, list_held=False, marks=(), outcomes=()))
 
 
@@ -52,3 +54,31 @@ async def test_a_lease_that_was_lost_comes_back_with_the_next_tick(
         client.zrem("sq:{q}:workers", worker.id)
         assert await (await queue.add("a", 5)).result(PATIENCE) == 5
         assert client.zscore("sq:{q}:workers", worker.id) is not None
+
+
+class Thief(Observer):
+    """Ends the lease of the worker that has claimed a job, and claims the job, before the worker's next call."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client, self.stolen = client, 0
+
+    def transition(self, queue: str, name: str, seconds: float, error: BaseException | None) -> None:
+        pending: Any = self._client.xpending_range("sq:{q}:lane:3", "w", "-", "+", 1)
+        if not self.stolen and pending and pending[0]["consumer"] != b"lost":
+            self._client.zadd("sq:{q}:workers", {pending[0]["consumer"]: 0})
+            self.stolen = tick_as_another(self._client)[6]
+
+
+async def test_a_job_that_stalled_does_not_start_where_its_lease_was_lost_before_it_was_marked(
+    queue: Queue, bench: Bench, client: redis.Redis
+) -> None:
+    ran: list[Any] = []
+    await queue.add("a", "stalled")
+    tick_as_another(client, "lost")
+    client.zadd("sq:{q}:workers", {"lost": 0})
+    thief = Thief(client)
+    async with bench.worker(lambda job: ran.append(job.data), observer=thief, concurrency=1) as worker:
+        await eventually(lambda: worker.stale_outcomes == 1, PATIENCE)
+        await (await queue.add("a", "another")).result(PATIENCE)
+    assert thief.stolen == 1
+    assert ran == ["another"]

@@ -124,8 +124,7 @@ def test_suspects_wait_for_their_mark_and_the_last_chance_runs_alone() -> None:
     assert hand.running == ["5"]
     first = hand.holdings.next_suspects()
     assert {a.claim.job_id for a in first} == {"1", "4", "2"}
-    for attempt in first:
-        hand.holdings.run(attempt)
+    hand.holdings.marked(first)
     assert hand.holdings.next_suspects() == []
     hand.end("2")
     assert [a.claim.job_id for a in hand.holdings.next_suspects()] == ["3"]
@@ -136,6 +135,19 @@ def test_a_mark_that_failed_is_asked_for_again() -> None:
     hand.holdings.take([claim("1", 1)])
     hand.holdings.unmarked(hand.holdings.next_suspects())
     assert [a.claim.job_id for a in hand.holdings.next_suspects()] == ["1"]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_suspect_that_is_let_go_while_it_is_marked_never_starts_and_frees_its_slot(marked: bool) -> None:
+    hand = Hand(2, max_stalls=2)
+    hand.holdings.take([claim("1", 1), claim("2", 1)])
+    marks = hand.holdings.next_suspects()
+    hand.holdings.reconcile([claim("2", 1)])
+    (hand.holdings.marked if marked else hand.holdings.unmarked)(marks)
+    assert hand.running == []
+    hand.holdings.marked(hand.holdings.next_suspects())
+    assert hand.running == ["2"]
+    assert hand.holdings.room() == 1
 
 
 def test_a_worker_that_stops_starts_nothing_and_gives_back_what_has_not_started() -> None:
