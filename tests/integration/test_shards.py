@@ -30,10 +30,11 @@ from streamq import (
 from streamq._engine.shards import SPAN, home, word_of
 from streamq._engine.wire import Wire
 from streamq.dead_letters import DeadLetter
-from streamq.errors import PartlyAdded, QueueBusy, WrongShards
+from streamq.errors import PartlyAdded, QueueBusy, StoreRefused, WrongShards
 from streamq.events import Event
 from streamq.fairness import KeyLimits
 from streamq.flat import QueueEvents
+from streamq.queue import Shards
 from streamq.sampling import Sampler
 from streamq.sync import Queue as SyncQueue
 from streamq.testing import drain, inline
@@ -150,6 +151,30 @@ async def test_a_change_that_is_refused_leaves_no_shards_behind_that_nobody_serv
         assert {shard_of(job_id) for job_id in ids} == {0, 1, 2, 3}
         assert len(set(ids)) == len(ids)
         assert await queue.count_shards() == 4
+
+
+@pytest.mark.parametrize("shards", [4, "stored"])
+async def test_a_change_that_redis_refuses_leaves_the_number_as_it_was(
+    settings: Settings, client: redis.Redis, shards: Shards
+) -> None:
+    async with Queue("q4", settings=settings, shards=4) as first:
+        await first.set_concurrency(9)
+        await first.limit_key("acct", concurrency=1)
+    async with Queue("q4", settings=settings, shards=shards) as queue:
+        await queue.stats()
+        client.config_set("min-replicas-to-write", 1)  # so it may read and not write
+        try:
+            with pytest.raises(StoreRefused, match="NOREPLICAS"):
+                await queue.set_shards(8)
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+        assert {shard_of((await queue.add("a")).id) for _ in range(60)} == {0, 1, 2, 3}
+        assert ((await queue.limits()).concurrency, await queue.count_shards()) == (9, 4)
+        await queue.drain()
+        await queue.set_shards(8)
+        assert {shard_of((await queue.add("a")).id) for _ in range(200)} == set(range(8))
+        assert (await queue.limits()).concurrency == 9
+        assert (await queue.get_key("acct")).limits.concurrency == 1
 
 
 async def test_whoever_changes_the_number_goes_on_with_the_new_one(queue: Queue) -> None:
