@@ -170,7 +170,8 @@ class Ticker:
         for attempt in holdings.overdue():
             self.finished(attempt, self._runner.verdicts.returned(attempt.claim))
         while len(self._ticks) < TICKS_UNDER_WAY and not self._listing and time.monotonic() >= self._pauses.until:
-            want = min(max(holdings.room(), 0), TICK_JOBS) if not self._stopping else 0
+            most = 1 if self._pauses.pause else TICK_JOBS  # a server that may hang keeps no slots from other shards
+            want = min(max(holdings.room(), 0), most) if not self._stopping else 0
             marks = holdings.next_suspects() if not self._stopping else []
             hungry = want and self._hungry
             if self._ticks and not marks and len(holdings.outcomes) + (want if hungry else 0) < WORTH_A_TICK:
