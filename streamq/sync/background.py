@@ -17,7 +17,7 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -100,6 +100,7 @@ class Background:
         self._calls: deque[_Call[Any]] = deque()
         self._woken = False
         self._queues: WeakSet[Queue] = WeakSet()
+        self._readers: WeakSet[AsyncGenerator[Any, None]] = WeakSet()
         self._registered = False
         self._of_parents: list[object] = []
         """What a parent process left here; kept, since ending it would reach into the parent's selector."""
@@ -141,6 +142,11 @@ class Background:
         with self.lock:
             self._queues.add(queue)
 
+    def look_after_reader(self, items: AsyncGenerator[Any, None]) -> None:
+        """End this when the interpreter ends, if nobody has by then."""
+        with self.lock:
+            self._readers.add(items)
+
     def keep(self, of_a_parent: object) -> None:
         """Never let go of what a parent process left."""
         self._of_parents.append(of_a_parent)
@@ -170,20 +176,20 @@ class Background:
 
     def _forget(self) -> None:
         """Runs in a child process, where none of the parent's threads exist."""
-        self._of_parents += [self._loop, self._thread, self._calls, *self._queues]
+        self._of_parents += [self._loop, self._thread, self._calls, *self._queues, *self._readers]
         self.lock, self._pid, self.ended = threading.RLock(), os.getpid(), False
         self._loop = self._thread = None
-        self._calls, self._woken, self._queues = deque(), False, WeakSet()
+        self._calls, self._woken, self._queues, self._readers = deque(), False, WeakSet(), WeakSet()
 
     def close(self) -> None:
         """Close the queues and end the thread, for good; the interpreter's end does this."""
         with self.lock:
             self.ended = True
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-            queues = list(self._queues)
+            queues, readers = list(self._queues), list(self._readers)
         if loop is None or thread is None:
             return
-        ending = asyncio.run_coroutine_threadsafe(_end(queues), loop)
+        ending = asyncio.run_coroutine_threadsafe(_end(queues, readers), loop)
         with contextlib.suppress(TimeoutError):
             ending.result(END_WITHIN)
         loop.call_soon_threadsafe(loop.stop)
@@ -192,13 +198,16 @@ class Background:
             loop.close()
 
 
-async def _end(queues: list[Queue]) -> None:
+async def _end(queues: list[Queue], readers: list[AsyncGenerator[Any, None]]) -> None:
     await asyncio.gather(*(queue.close() for queue in queues), return_exceptions=True)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()  # readers that nobody reads from any more
+    for items in readers:  # one after the other, since each ends what it reads from
+        with contextlib.suppress(Exception):
+            await items.aclose()
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 background = Background()

@@ -98,6 +98,7 @@ class QueueFacade:
 
     def _iterate(self, begin: Callable[[queues.Queue], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
         found = begin(self._queue())
+        background.look_after_reader(found)
         try:
             while True:
                 try:
