@@ -50,6 +50,7 @@
 -- @include lib/moves
 -- @include lib/cancels
 -- @include lib/guard
+-- @include lib/take_over
 -- @include lib/spawn
 -- @include lib/settle
 -- @include lib/sweep
@@ -81,19 +82,11 @@ end
 audit(turn, meta.audit_at, lease_ms, joined) -- a worker that joins may do so because the leases were lost
 
 local first, taken_back, promoted, due = first_due(base, turn.bound), 0, 0, {}
-local is_due = first and first <= now
+local is_due, first_bound = first and first <= now, false
 if is_due then
   taken_back = sweep(turn, max_stalls)
   promoted = promote(turn)
-  for _, batch in ipairs(redis.call('ZRANGEBYSCORE', base .. ':batches', '-inf', now, 'LIMIT', 0, 1)) do
-    local moved, err = pcall(move_part, base, event_cap, now, batch, PROMOTE_JOBS, 0)
-    if not moved then
-      give_up(turn, 3, batch, { d = '' }, 'a part of a batch can not be read: ' .. why_of(err))
-      redis.call('ZREM', base .. ':batches', batch)
-      redis.call('UNLINK', base .. ':batch:' .. batch)
-    end
-    turn.bound = turn.bound or is_bound(base)
-  end
+  first_bound = take_over(turn, PROMOTE_JOBS)
   due = hand_out(turn)
 end
 if turn.bound then
@@ -108,6 +101,7 @@ if not meta.paused and want > 0 then
 end
 local claimed, known, count = claim(turn, worker, may)
 note_starts(turn, count, may)
+behind = behind or count < may and turn.spare > 0
 local held = held_too and list_held(turn, worker, known) or {}
 let_go(turn)
 if turn.spare ~= (tonumber(meta.spare) or 0) then
@@ -128,5 +122,5 @@ if is_due or turn.bound then
 end
 local soonest = math.min(first or math.huge, next_at or math.huge)
 local next_ms = behind and 0 or soonest < math.huge and math.max(soonest - now, 0) or -1
-local limited = ((meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0) + (turn.bound and 2 or 0)
+local limited = ((meta.rate_max or meta.max_active or meta.hold_until) and 1 or 0) + ((turn.bound or first_bound) and 2 or 0)
 return { now, next_ms, stale, claimed, known, held, taken_back, promoted, limited, due, turn.poisoned or 0 }

@@ -110,6 +110,19 @@ local function unbind(base, now, cap, id, how, body, old)
   return true
 end
 
+-- As `unbind`, whatever the record holds: what can't be read of it is let go piece by piece.
+local function unbind_whatever(base, now, cap, id, how, body)
+  if pcall(unbind, base, now, cap, id, how, body) then
+    return
+  end
+  local read, its = pcall(bonds_in, base, id)
+  if read and its and its.uk then
+    pcall(release_unique, base, now, id, how, its.uk, its.uw)
+  end
+  pcall(release_key, base, id)
+  pcall(leave_family, base, now, cap, id, how, body)
+end
+
 local function unbind_all(base, now, cap, ids, how)
   if #ids > 0 and is_bound(base) then
     for _, id in ipairs(ids) do

@@ -154,19 +154,19 @@ local function claim(turn, worker, want)
     local asked = want - count
     local found = next_entries(turn, worker, lane, asked)
     count = count + take(turn, lane, found, claimed, known)
-    -- Those that stepped back left room; and what no entry of the lane takes goes to the keys in turn.
-    while turn.bound and count < want do
+    -- Those that stepped back, or were no jobs, left room; and what no entry of the lane takes goes to the keys in turn.
+    while count < want and (turn.bound or turn.spare > 0) do
       local short = want - count
-      if #found < asked and top_up(turn, lane, short) == 0 then
+      if #found < asked and not (turn.bound and top_up(turn, lane, short) > 0) then
         break
       end
       asked = short
-      found = read_lane(turn, worker, lane, asked, '>')
+      found = next_entries(turn, worker, lane, asked)
       count = count + take(turn, lane, found, claimed, known)
     end
   end
   if count < want then
-    turn.spare = 0 -- all lanes were looked through to the end
+    turn.spare = given_back(turn) -- all lanes were looked through, so mostly there are none
   end
   if turn.bound then
     note_key_starts(turn)

@@ -45,6 +45,7 @@ end
 -- A job that is there stands for a new one, which is therefore not added: that one's parents wait for it.
 local function stand_in(base, now, cap, id, bonds)
   if bonds and bonds.f then
+    redis.call('HSET', base .. ':meta', 'bound', 1) -- the job that is there may have been the queue's first
     for _, parent in ipairs(adopt(base, now, cap, id, bonds.f)) do
       unbind(parent.base, now, cap, parent.id, parent.how, parent.body, parent.old)
     end

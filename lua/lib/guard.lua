@@ -4,10 +4,11 @@
 local LONGEST_WHY = 200
 local LANES = { ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true }
 
--- Returns why `pcall` failed, as text; an error that asks for another script goes on its way.
+-- Returns why `pcall` failed, as text. Errors that say nothing of the record go on their way: one that asks for another
+-- script, one that this user may not do something.
 local function why_of(err)
   local why = type(err) == 'table' and err.err or tostring(err)
-  if string.sub(why, 1, 9) == 'NEEDBONDS' then
+  if string.sub(why, 1, 9) == 'NEEDBONDS' or string.sub(why, 1, 6) == 'NOPERM' then
     error(err, 0)
   end
   return string.sub(why, 1, LONGEST_WHY)
@@ -15,13 +16,8 @@ end
 
 local function drop_record(turn, id, body)
   local base = turn.base
-  if turn.bound and not pcall(unbind, base, turn.now, turn.event_cap, id, 'failed', body) then
-    local read, its = pcall(bonds_in, base, id)
-    if read and its and its.uk then
-      pcall(release_unique, base, turn.now, id, 'failed', its.uk, its.uw)
-    end
-    pcall(release_key, base, id)
-    pcall(leave_family, base, turn.now, turn.event_cap, id, 'failed', body)
+  if turn.bound then
+    unbind_whatever(base, turn.now, turn.event_cap, id, 'failed', body)
   end
   redis.call('UNLINK', job_key(turn, id), base .. ':log:' .. id, base .. ':steps:' .. id, base .. ':children:' .. id)
 end

@@ -17,13 +17,14 @@ end
 
 -- To the end of its lane, under a new entry.
 local function requeue(turn, lane, id, parts, fields)
+  redis.call('HSET', job_key(turn, id), 'p', lane) -- first, since it may be no record: then no entry is to stand
   local entry = next_number(turn.base)
   if parts.d then
     entry = append(turn.base, lane_key(turn, lane), entry, 'j', id, 't', turn.now_text, 'd', parts.d)
   else
     entry = append(turn.base, lane_key(turn, lane), entry, 'j', id, 't', turn.now_text)
   end
-  redis.call('HSET', job_key(turn, id), unpack(extend(fields, { 's', 'q', 'e', entry, 'p', lane })))
+  redis.call('HSET', job_key(turn, id), unpack(extend(fields, { 's', 'q', 'e', entry })))
 end
 
 local function delay(turn, lane, id, parts, delay_ms, fields)

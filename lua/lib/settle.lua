@@ -273,6 +273,9 @@ local function settle(turn, outcomes, from, worker)
       tell(turn, 'completed', id)
     else
       local parts = parts_of[tonumber(lane)][entry]
+      if not parts.d and not plain[at] then
+        parts.j = parts.j or id -- somebody deleted the entry; what the job is bound to is let go all the same
+      end
       local fields = { 'a', attempts }
       if started ~= '0' then
         fields[3], fields[4] = 'b', started

@@ -21,7 +21,7 @@ local function starts_within(starts_key, window, now, pace)
     if not at then
       redis.call('LREM', starts_key, 1, start) -- nobody of ours wrote that
     elseif at + window <= now or at > now then -- over, or the clock was put back
-      redis.call('LPOP', starts_key)
+      redis.call('LREM', starts_key, 1, start) -- one of ours that counts may stand before it
     else
       oldest = oldest or at
       used = used + count

@@ -65,7 +65,7 @@ end
 
 local function forget(turn, id, is_plain)
   if turn.bound and not is_plain then
-    unbind(turn.base, turn.now, turn.event_cap, id, 'forgotten')
+    unbind_whatever(turn.base, turn.now, turn.event_cap, id, 'forgotten')
   end
   local doomed = turn.doomed
   doomed[#doomed + 1] = job_key(turn, id)

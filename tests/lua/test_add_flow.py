@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from streamq import FlowJob
-from streamq._engine.transitions import Added, added
-from tests.lua.conftest import Bench, done
+import pytest
+
+from streamq import FlowJob, Settings
+from streamq._engine.store import Store
+from streamq._engine.transitions import Added, NewJob, TickArgs, added
+from tests.lua.conftest import Bench, done, envelope
 from tests.lua.flows import NOT_KEPT, add_flow, claims, complete, encoded, job, laid_out
 
 
@@ -170,3 +173,36 @@ async def test_a_parent_that_fails_and_is_not_kept_leaves_nothing(bench: Bench) 
     assert bench.record("top") == {}
     assert bench.redis.exists(bench.key("children:top")) == 0
     assert [letter["j"] for letter in bench.dead_letters()] == [b"early", b"top"]
+
+
+async def test_a_child_that_is_there_as_another_queue_s_plain_job_tells_its_parent(bench: Bench) -> None:
+    other = Store("other", bench.store.wire, Settings())
+    await other.add("m", 1, [NewJob(3, "0", "there", envelope())], within=5)
+    await add_flow(bench, job("top", job("there", queue="other")))
+    assert bench.record("top")["s"] == b"w"
+    args = TickArgs(worker="bob", lease_ms=60_000, max_stalls=3, events_cap=100, dead_cap=100)
+    (claim,) = (await other.tick(args, 1, [])).claimed
+    await other.tick(args, 0, [done(claim)])
+    assert set(await claims(bench)) == {"top"}
+
+
+@pytest.mark.parametrize("keep", [0, 100])
+async def test_a_child_whose_entry_was_deleted_tells_its_parent(bench: Bench, keep: int) -> None:
+    await add_flow(bench, job("top", job("child")))
+    held = await claims(bench)
+    bench.redis.xdel(bench.key("lane:3"), held["child"].entry)
+    await bench.tick(outcomes=[done(held["child"], keep=keep)])
+    assert set(await claims(bench)) == {"top"}
+
+
+async def test_an_ended_record_that_is_broken_stops_no_tick(bench: Bench) -> None:
+    await add_flow(bench, job("top", job("a")))
+    await complete(bench, "a")
+    await complete(bench, "top")
+    bench.redis.delete(bench.key("job:a"))
+    bench.redis.set(bench.key("job:a"), "no record")
+    bench.sabotaged = True
+    claim = await bench.claimed()
+    await bench.tick(outcomes=[done(claim, keep=1)])
+    assert list(bench.scores("completed")) == [claim.job_id]
+    assert bench.redis.exists(bench.key("job:a")) == 0

@@ -72,3 +72,35 @@ async def test_a_refused_tick_has_written_nothing(bench: Bench) -> None:
 async def test_a_staged_batch_tells_of_its_bound_jobs_before_it_is_moved(bench: Bench) -> None:
     await bench.store.stage("b", 0, [NewJob(3, "0", "", envelope()), NewJob(3, BOUND, "", envelope())])
     assert bench.redis.hget(bench.key("meta"), "bound") == b"1"
+
+
+async def test_bound_jobs_of_a_batch_that_was_staged_before_they_were_known_wait_for_the_next_tick(
+    bench: Bench,
+) -> None:
+    await bench.store.stage("b", 0, [NewJob(3, BOUND, "", envelope())])
+    await bench.store.stage("b", 1, [NewJob(3, "0", "", envelope())] * 10)
+    bench.redis.hdel(bench.key("meta"), "bound")
+    bench.redis.persist(bench.key("batch:b"))
+    bench.redis.delete(bench.key("batch:b:parts"))
+    bench.redis.zadd(bench.key("batches"), {"b": 1})
+    first = await bench.tick()
+    assert first.bound
+    assert first.next_ms == 0
+    assert bench.redis.llen(bench.key("batch:b")) == 44
+    assert len(await bench.claim(want=20)) == 11
+
+
+async def test_a_part_of_a_batch_that_can_not_be_read_costs_nobody_the_rest(bench: Bench) -> None:
+    await bench.store.stage("b", 0, [NewJob(3, "0", "", envelope())] * 500)
+    bench.redis.lset(bench.key("batch:b"), 1, b"0|" + bytes([0xC1]))
+    bench.redis.persist(bench.key("batch:b"))
+    bench.redis.delete(bench.key("batch:b:parts"))
+    bench.redis.zadd(bench.key("batches"), {"b": 1})
+    bench.sabotaged = True
+    found = 0
+    for _ in range(4):
+        found += len(await bench.claim(want=500))
+    assert found == 300
+    (letter,) = bench.dead_letters()
+    assert b"a part of a batch can not be read" in letter["x"]
+    assert "failed" not in {kind for kind, _ in bench.events()}

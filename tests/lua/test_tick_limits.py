@@ -117,3 +117,12 @@ async def test_a_held_queue_starts_nothing_until_the_hold_is_over(bench: Bench) 
     assert "a" not in bench.record(claim.job_id) or bench.record(claim.job_id)["a"] == b"0"
     bench.redis.hset(bench.key("meta"), "hold_until", 1)
     assert len(await bench.claim(want=5)) == 1
+
+
+async def test_of_starts_that_are_out_of_order_only_those_that_count_no_more_go(bench: Bench) -> None:
+    await limit(bench, 3, 60_000)
+    now = bench.now_ms()
+    bench.redis.rpush(bench.key("starts"), f"{now - 1_000}:2", f"{now + 3_600_000}:1")
+    await bench.add(count=5)
+    assert len(await bench.claim(want=5)) == 1
+    assert bench.redis.lindex(bench.key("starts"), 0) == f"{now - 1_000}:2".encode()

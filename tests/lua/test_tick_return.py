@@ -124,3 +124,14 @@ async def test_a_returned_job_that_was_removed_makes_no_room_beyond_the_limit(be
     assert await bench.store.remove(returned.job_id) == "removed"
     await bench.add(count=3)
     assert len(await bench.claim(want=3)) == 1
+
+
+async def test_one_that_can_not_start_leaves_its_room_to_the_next_that_was_given_back(bench: Bench) -> None:
+    await bench.add_raw(*[NewJob(3, "0", name, envelope()) for name in ("a", "b", "c")])
+    claims = await bench.claim("ann", want=3)
+    await bench.tick(outcomes=[give_back(claim) for claim in claims])
+    bench.redis.delete(bench.key("job:a"))
+    bench.redis.set(bench.key("job:a"), "no record")
+    bench.sabotaged = True
+    assert [claim.job_id for claim in await bench.claim("bob", want=1)] == ["b"]
+    assert [claim.job_id for claim in await bench.claim("bob", want=1)] == ["c"]
