@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streamq._engine import codec as payloads
 from streamq._engine import keys
 from streamq._engine.endpoint import Endpoint
 from streamq._engine.shards import read_number, register
@@ -85,6 +86,7 @@ class Worker:
             raise InvalidInput(f"limiter must be a RateLimit, not {limiter!r}")
         self.settings, self.limiter = settings, limiter
         self.processors = as_processors(processors)
+        _check_data(self.processors, queue_name(queue))
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         target = settings.redis_url if redis is None else redis
         self._target = target
@@ -344,3 +346,18 @@ class Worker:
             except StoreError:
                 if kind is None:
                     raise
+
+
+def _check_data(processors: Processors, queue: str) -> None:
+    """Make sure that data can be decoded to the types that processors of this queue have registered.
+
+    It is looked at here and not when they register, as a type may name others that are defined further down.
+    """
+    for processor in processors:
+        if processor.queue in (None, queue):
+            try:
+                payloads.typed_decoder(processor.data)
+            except Exception as error:
+                raise InvalidInput(
+                    f"processor {processor.name!r}: no data can be decoded to its type: {error}"
+                ) from error

@@ -459,6 +459,14 @@ async def test_data_that_does_not_fit_fails_at_once(queue: Queue, bench: Bench) 
     assert found.attempts_made == 1
 
 
+def test_a_type_that_no_data_can_be_decoded_to_is_refused_before_the_worker_runs(settings: Settings) -> None:
+    processors = Processors()
+    processors.register("report", data=Report | dict, queue="q")(echoes)
+    with pytest.raises(InvalidInput, match=r"processor 'report': no data can be decoded to its type: .*dict-like"):
+        Worker("q", processors, settings=settings)
+    Worker("another", processors, settings=settings)
+
+
 @dataclass
 class Raising:
     """A type of data whose own check raises what is not about the data, the first time."""
