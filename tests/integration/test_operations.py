@@ -22,7 +22,7 @@ async def test_a_promoted_job_runs_now(queue: Queue, bench: Bench) -> None:
     async with bench.worker(echoes):
         await queue.promote(job.id)
         assert await job.result(PATIENCE) == "soon"
-    with pytest.raises(WrongState, match="cannot promote job 1: it is completed"):
+    with pytest.raises(WrongState, match=f"cannot promote job {job.id}: it is completed"):
         await queue.promote(job.id)
 
 
@@ -90,7 +90,7 @@ async def test_updated_data_is_what_the_handler_gets_and_the_options_stay(queue:
     async with bench.worker(run):
         assert await waiting.result(PATIENCE) == [{"month": 11}, ["t"], {"tenant": "north"}]
         assert await delayed.result(PATIENCE) == [[1, 2], [], {}]
-    with pytest.raises(WrongState, match="cannot update the data of job 1: it is completed"):
+    with pytest.raises(WrongState, match=f"cannot update the data of job {waiting.id}: it is completed"):
         await queue.update_data(waiting.id, 1)
 
 
