@@ -29,7 +29,7 @@ else
   cursor = #ids == limit and 0 or nil
 end
 publish(base, cap, 'removed', ids)
-if last or not cursor then
+if not cursor or last and #ids == limit then -- a last call that came to a stop before is gone on with
   publish(base, cap, 'cleaned', { '' })
 end
 return { string.format('%.0f', cutoff), cursor and tostring(cursor) or '', unpack(ids) }

@@ -276,3 +276,15 @@ async def test_many_gone_jobs_at_the_front_are_passed_over_in_steps(bench: Bench
         seen = (await bench.tick(want=1)).claimed
     assert seen[0].job_id == ids[1]
     assert looks == 2
+
+
+async def test_cleaning_parked_jobs_and_others_in_two_calls_is_told_once(bench: Bench) -> None:
+    await bench.add("a", key="k")
+    await bench.add("b", key="k")
+    await bench.add("c")
+    step = Step()
+    step = await bench.store.clean("waiting", -1, step, 2, last=True)
+    assert step.ids == ["b"]
+    assert not step.done
+    step = await bench.store.clean("waiting", -1, step, 1, last=True)
+    assert [kind for kind, _ in bench.events()].count("cleaned") == 1
