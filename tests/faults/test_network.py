@@ -82,11 +82,11 @@ class Rig:
     def _break_into(self, worker: Worker, url: str) -> None:
         """Lead one of the worker's connections through the proxy."""
         if self.role == "worker's commands":
-            worker._wire = worker._store.wire = Wire(Endpoint(url, TIMEOUT))
+            worker._wire = worker._parts[0].store.wire = Wire(Endpoint(url, TIMEOUT))
         elif self.role == "worker's parked tick":
             worker._parts[0].parked_wire = worker._parts[0].ticker._parked_wire = Wire(Endpoint(url, TIMEOUT))
         elif self.role == "lease thread":
-            worker._lease._connect = lambda: Endpoint(url, TIMEOUT)
+            worker._lease._connect = lambda shard: Endpoint(url, TIMEOUT)
 
     async def _run(self, job: ActiveJob[int]) -> int:
         self.ran[job.data] += 1
