@@ -80,8 +80,8 @@ class Release:
         return self.run("producer.py", str(jobs))
 
     def sha(self, script: str) -> str:
-        """Return what the server calls a script of this release."""
-        code = f"from streamq._engine.scripts import load; print(load({script!r}).sha)"
+        """Return what the server calls a script of this release, in its form for plain jobs."""
+        code = f"from streamq._engine.scripts import load; print(load({script!r}, plain=True).sha)"
         return subprocess.check_output([sys.executable, "-c", code], cwd=self.root, env=self._env, text=True).strip()
 
     def log(self) -> str:
