@@ -552,15 +552,22 @@ async def test_all_failed_deliveries_are_delivered_again_and_other_failed_jobs_a
     for n in range(3):
         await queue.add("work", n, webhook="https://example.com/hook")
     await drain(queue, processors)
-    await queue.clean(0, 1, JobState.FAILED)  # of one only the dead letter is left
-    assert (await queue.stats()).dead == 6
+    await queue.clean(0, 4, JobState.FAILED)  # the jobs, and one delivery, of which only the dead letter is left
+    other = await queue.add("work", 3)
+    await drain(queue, processors)
+    assert (await queue.stats()).dead == 7
     left = [job for job in await queue.jobs(JobState.FAILED) if job.name == "streamq-webhook"]
+    assert len(left) == 2
     done = cli("webhooks", "q", "--retry", "--json").record
     assert len(done["job_ids"]) == 3
     assert {job.id for job in left} <= set(done["job_ids"])
     await drain(queue, processors)
+    delivered = await queue.jobs(JobState.COMPLETED)
+    assert [job.name for job in delivered] == ["streamq-webhook"] * 3
+    assert {job.id for job in delivered} == set(done["job_ids"])
     assert cli("webhooks", "q", "--retry").out == "0 deliveries made to wait again\n"
-    assert all(job.name == "work" for job in await queue.jobs(JobState.FAILED))
+    assert [job.id for job in await queue.jobs(JobState.FAILED)] == [other.id]
+    assert [letter.name for letter in await queue.dead_letters()] == ["work"] * 4
 
 
 def test_what_is_no_webhook_is_refused(cli: Cli) -> None:
