@@ -31,6 +31,7 @@ from streamq import (
     Retention,
     RetryAfter,
     Snooze,
+    Unique,
     Unrecoverable,
     close_all_queues,
     create_worker,
@@ -442,9 +443,12 @@ async def test_unique_jobs_and_keyed_ones_keep_their_rules(queue: Queue, bench: 
     await queue.limit_key("slow", concurrency=1)
     jobs = await queue.add_many([("index", number, JobOptions(key="slow")) for number in range(2)])
     jobs += await queue.add_many([("index", number, JobOptions(key="free")) for number in (2, 3)])
+    once, again = await queue.add_many([("index", number, JobOptions(unique=Unique("once"))) for number in (4, 5)])
+    assert (once.is_new, again.is_new, again.id) == (True, False, once.id)
     async with bench.worker(index.registered(size=4)):
-        assert await results(jobs) == [0, 1, 2, 3]
+        assert await results([*jobs, once]) == [0, 1, 2, 3, 4]
     assert not any({0, 1} <= set(call) for call in index.calls)
+    assert sorted(chain(*index.calls)) == [0, 1, 2, 3, 4]
 
 
 # Timeouts, cancels, stops ---------------------------------------------------------------------------------------------
@@ -612,9 +616,15 @@ async def test_a_stop_waits_for_a_running_batch(queue: Queue, bench: Bench) -> N
     async with worker:
         await index.called()
         stopping = asyncio.create_task(worker.stop())
+        await eventually(worker._stop.is_set, PATIENCE)
+        for _ in range(10):
+            await asyncio.wait((stopping,), timeout=0)
+            assert (await queue.stats()).active == 3
+        assert not stopping.done()
         index.open.set()
         await stopping
     assert await results(jobs) == [0, 1, 2]
+    assert index.interrupted == 0
 
 
 async def test_a_batch_that_outlasts_the_grace_is_handed_back_whole_without_an_attempt(
