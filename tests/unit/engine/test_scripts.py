@@ -33,11 +33,11 @@ def test_a_script_is_whole(name: str) -> None:
 @pytest.mark.parametrize("name", ["add", "tick"])
 def test_what_runs_for_plain_jobs_is_without_what_only_bound_jobs_need(name: str) -> None:
     whole, plain = scripts.load(name).body, scripts.load(name, plain=True).body
-    for library in (LUA / "lib").glob("*.lua"):
-        marked = library.read_text().startswith("-- @needed by bound jobs only")
-        if marked:
-            names = re.findall(r"^local function (\w+)\(", library.read_text(), re.MULTILINE)
-            assert not [one for one in names if f"function {one}(" in plain]
+    libraries = [path.read_text() for path in (LUA / "lib").glob("*.lua")]
+    marked = [text for text in libraries if text.startswith("-- @needed by bound jobs only")]
+    names = [one for text in marked for one in re.findall(r"^local function (\w+)\(", text, re.MULTILINE)]
+    assert [one for one in names if f"function {one}(" in whole]
+    assert not [one for one in names if f"function {one}(" in plain]
     assert "function need_bonds() end" in whole
     assert f"error({{ err = '{scripts.NEEDS_BONDS} " in plain
     assert "@needed" not in whole + plain
