@@ -77,6 +77,11 @@ class Load:
         left = within - (time.monotonic() - asked)
         await eventually(lambda: self.ledger.lines("end", job=job), left, f"a job runs, {when}")
 
+    async def runs_on(self, when: str) -> None:
+        """Wait until 50 more jobs have run, which is what is added in half a second."""
+        ends = len(self.ledger.lines("end"))
+        await eventually(lambda: len(self.ledger.lines("end")) >= ends + 50, 10, f"jobs go on to run, {when}")
+
     async def _produce(self, over: asyncio.Event) -> None:
         async def one() -> None:
             with contextlib.suppress(StoreError):  # not accepted: it took longer than a producer waits
@@ -131,9 +136,7 @@ async def test_a_slot_that_moves_under_load_loses_and_repeats_nothing(
         home = cluster.owner(SLOT)
         for target in (another_primary(cluster, home), home):
             source = cluster.owner(SLOT)
-            began = len(ledger.lines("end"))
-            await asyncio.sleep(0.5)
-            assert len(ledger.lines("end")) > began
+            await load.runs_on("before the slot moves")
             await asyncio.to_thread(cluster.move, SLOT, target, between=lambda: time.sleep(1.5))
             await load.flows("after the slot has moved", within=5)
             assert source.call("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 0
@@ -166,10 +169,10 @@ async def test_a_slot_that_moves_in_one_go_under_load_loses_and_repeats_nothing(
     load = Load(cluster, ledger, fleet)
     target = another_primary(cluster, cluster.owner(SLOT))
     async with load.running():
-        await asyncio.sleep(0.5)
+        await load.runs_on("before the slot moves")
         await asyncio.to_thread(cluster.move_at_once, SLOT, target)
         await load.flows("after the slot has moved", within=5)
-        await asyncio.sleep(0.5)
+        await load.runs_on("after the slot has moved")
     load.each_ran_once()
     clean_state(target.url, NAME, load.accepted)
 
@@ -179,10 +182,10 @@ async def test_a_planned_failover_under_load_loses_and_repeats_nothing(
 ) -> None:
     load = Load(cluster, ledger, fleet)
     async with load.running():
-        await asyncio.sleep(0.5)
+        await load.runs_on("before the failover")
         new = await asyncio.to_thread(cluster.fail_over, cluster.owner(SLOT))
         await load.flows("after the failover", within=5)
-        await asyncio.sleep(0.5)
+        await load.runs_on("after the failover")
     load.each_ran_once()
     clean_state(new.url, NAME, load.accepted)
 
