@@ -49,6 +49,8 @@ local function is_foreign(entry, number, parts, recorded, state)
   return not number or parts.j and (parts.j == '' or #parts.j > 256 or string.find(parts.j, '[^%w%p ]')) ~= nil
 end
 
+local RECORDED = { p = true, d = true, w = true, c = true, f = true, x = true, q = true }
+
 -- Adds to `known` what the record says of an entry's job; returns its id and since when it waited, or nil if there is
 -- nothing to run. `starts`: it was claimed just now, and may have to step back.
 local function recall(turn, lane, entry, fields, known, starts)
@@ -57,6 +59,9 @@ local function recall(turn, lane, entry, fields, known, starts)
   local id = parts.j or number
   local history = redis.call('HMGET', job_key(turn, id or entry), unpack(parts.d and HISTORY or HISTORY_AND_ENVELOPE))
   if is_foreign(entry, number, parts, history[5], history[10]) then
+    if history[5] == entry and not RECORDED[history[10]] then
+      error('its state is none', 0) -- the entry is its own
+    end
     bury(turn, lane, entry, parts)
     return nil
   end

@@ -148,8 +148,8 @@ local HOLDS_ON = {
   k = { completed = true, failed = true },
 }
 
--- A job starts, ends or goes: its key, which it holds as `mode` says, is released if it is to be, and nobody else's. A key
--- that is held for a time outlives a record that goes by retention.
+-- A job starts, ends or goes: its key, which it holds as `mode` says (until its end, if somebody else has written that), is
+-- released if it is to be, and nobody else's. A key that is held for a time outlives a record that goes by retention.
 local function release_unique(base, now, id, how, key, mode)
   local unique_key, next_id = base .. ':unique:' .. key, redis.call('GET', base .. ':next:' .. key)
   if redis.call('GET', unique_key) ~= id then
@@ -158,7 +158,7 @@ local function release_unique(base, now, id, how, key, mode)
     end
   elseif next_id and how ~= 'started' then
     hand_over(base, now, key, next_id)
-  elseif not HOLDS_ON[mode][how] and not (how == 'forgotten' and redis.call('PTTL', unique_key) >= 0) then
+  elseif not (HOLDS_ON[mode] or HOLDS_ON.r)[how] and not (how == 'forgotten' and redis.call('PTTL', unique_key) >= 0) then
     redis.call('DEL', unique_key)
   end
 end
