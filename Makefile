@@ -50,7 +50,7 @@ model: $(INSTALLED)
 # Asks PyPI's advisories about all that is installed, and OSV's about what PyPI did not answer for (STREAMQ_OSV_URL: a mirror).
 # Needs the network: what it could not ask about, it lists, and fails. Ends with 1 for a weakness, 2 for what was not asked.
 audit: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet pip-audit
+	@$(BIN)/python -m pip install -qq pip-audit
 	@$(BIN)/python -m tests.audit
 
 lint: $(INSTALLED)
@@ -72,7 +72,7 @@ docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python -m pip install -qq --group bench
 	@$(BIN)/python -m benchmarks.suite --write
 
 bench-check: $(INSTALLED)
@@ -103,8 +103,8 @@ $(INSTALLED): pyproject.toml
 	    fi; \
 	fi; \
 	echo "== installing streamq and its tools into .venv (a minute or two the first time) =="; \
-	if ! { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
-	       $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]' --group dev --group docs; }; then \
+	if ! { $(BIN)/python -m pip install -qq --upgrade 'pip>=25.1' && \
+	       $(BIN)/python -m pip install -qq -e '.[$(EXTRAS)]' --group dev --group docs; }; then \
 	    echo "make: pip could not install streamq into .venv: see its lines above, mend that, and run make again." >&2; \
 	    exit 1; \
 	fi; \
