@@ -5,34 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from streamq.bulk import BulkOperations, Progress
+from streamq.bulk import MOST, BulkOperations, Progress
 from streamq.errors import InvalidInput, QueueBusy
 from streamq.job import JobState
 from streamq.operations import known_id
 from streamq.policy import Seconds, whole
 from streamq.sharding.parts import ShardParts
-from streamq.sharding.shares import by_turns
-
-MOST = 1_000_000_000
-
-
-class _Sum:
-    """Adds up the progress of calls that each begin at nothing; `total` is that of all of them, if it is known."""
-
-    def __init__(self, on_progress: Progress | None, total: int | None = None) -> None:
-        self._on_progress, self._total, self._before, self._now = on_progress, total, 0, 0
-
-    def begin(self) -> Progress:
-        """Return what the next call is to tell."""
-        self._before += self._now
-        self._now = 0
-        return self._tell
-
-    def _tell(self, done: int, total: int | None) -> None:
-        self._now = done
-        if self._on_progress is not None:
-            done += self._before
-            self._on_progress(done, None if self._total is None else max(self._total, done))
+from streamq.sharding.shares import SummedProgress, by_turns
 
 
 class ShardedBulk(ShardParts, BulkOperations):
@@ -48,7 +27,7 @@ class ShardedBulk(ShardParts, BulkOperations):
     ) -> list[str]:
         if limit is not None:
             whole("limit", limit, low=1, high=MOST)
-        told = _Sum(on_progress)
+        told = SummedProgress(on_progress)
         return await by_turns(
             await self._open(),
             limit,
@@ -56,7 +35,7 @@ class ShardedBulk(ShardParts, BulkOperations):
         )
 
     async def drain(self, delayed: bool = False, *, on_progress: Progress | None = None) -> int:
-        told = _Sum(on_progress)
+        told = SummedProgress(on_progress)
         return sum([await shard.drain(delayed, on_progress=told.begin()) for shard in await self._open()])
 
     async def obliterate(self, force: bool = False, *, on_progress: Progress | None = None) -> int:
@@ -65,7 +44,7 @@ class ShardedBulk(ShardParts, BulkOperations):
         active = sum(found.active for found in stats)
         if active and not force:
             raise QueueBusy(self.name, active)
-        told = _Sum(on_progress, sum(found.total for found in stats))
+        told = SummedProgress(on_progress, sum(found.total for found in stats))
         return sum([await shard.obliterate(force, on_progress=told.begin()) for shard in shards])
 
     async def retry_many(
@@ -79,7 +58,7 @@ class ShardedBulk(ShardParts, BulkOperations):
     ) -> list[str]:
         if count is not None:
             whole("count", count, low=1, high=MOST)
-        told = _Sum(on_progress)
+        told = SummedProgress(on_progress)
         return await by_turns(
             await self._open(),
             count,
@@ -102,7 +81,7 @@ class ShardedBulk(ShardParts, BulkOperations):
         if ids is None or state is not None or count is not None or name is not None:
             if count is not None:
                 whole("count", count, low=1, high=MOST)
-            told = _Sum(on_progress)
+            told = SummedProgress(on_progress)
             return await by_turns(
                 shards if ids is None else shards[:1],  # which says what is wrong
                 count,
@@ -113,7 +92,7 @@ class ShardedBulk(ShardParts, BulkOperations):
         if isinstance(ids, str):
             raise InvalidInput("ids must be several job ids, not one text")
         named = list(dict.fromkeys(known_id(job_id) for job_id in ids))
-        told = _Sum(on_progress, len(named))
+        told = SummedProgress(on_progress, len(named))
         parts: dict[int, list[str]] = {}
         for job_id, shard in zip(named, await asyncio.gather(*map(self._of, named)), strict=True):
             parts.setdefault(shards.index(shard), []).append(job_id)

@@ -25,6 +25,7 @@ from streamq.dead_letters import (
 from streamq.errors import InvalidInput
 from streamq.policy import whole
 from streamq.sharding.parts import ShardParts
+from streamq.sharding.shares import SummedProgress
 
 _LETTER = re.compile(r"([0-9]{1,20})-([0-9]{1,20})(?:#([0-9]{1,2}))?")
 _LAST = 2**64 - 1
@@ -72,10 +73,10 @@ class ShardedLetters(ShardParts, DeadLetters):
         on_progress: Progress | None = None,
     ) -> Redriven:
         ids: list[str] = []
-        stayed = 0
+        stayed, told = 0, SummedProgress(on_progress)
         for shard, own in self._picked(await self._open(), letter):
             done = await shard.redrive(
-                own, everything=everything, name=name, error_type=error_type, to=to, on_progress=on_progress
+                own, everything=everything, name=name, error_type=error_type, to=to, on_progress=told.begin()
             )
             ids += done.job_ids
             stayed += done.stayed
@@ -90,10 +91,10 @@ class ShardedLetters(ShardParts, DeadLetters):
         error_type: str | None = None,
         on_progress: Progress | None = None,
     ) -> int:
-        gone = 0
+        gone, told = 0, SummedProgress(on_progress)
         for shard, own in self._picked(await self._open(), letter):
             gone += await shard.purge_dead(
-                own, everything=everything, name=name, error_type=error_type, on_progress=on_progress
+                own, everything=everything, name=name, error_type=error_type, on_progress=told.begin()
             )
         return gone
 

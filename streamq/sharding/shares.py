@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from streamq.bulk import Progress
 from streamq.errors import InvalidInput
 from streamq.policy import RateLimit, Retention
 from streamq.settings import Settings
@@ -83,3 +84,22 @@ async def by_turns(
                     still.append(shard)
         able = still
     return found
+
+
+class SummedProgress:
+    """Adds up the progress of calls that each begin at nothing; `total` is that of all of them, if it is known."""
+
+    def __init__(self, on_progress: Progress | None, total: int | None = None) -> None:
+        self._on_progress, self._total, self._before, self._now = on_progress, total, 0, 0
+
+    def begin(self) -> Progress:
+        """Return what the next call is to tell."""
+        self._before += self._now
+        self._now = 0
+        return self._tell
+
+    def _tell(self, done: int, total: int | None) -> None:
+        self._now = done
+        if self._on_progress is not None:
+            done += self._before
+            self._on_progress(done, None if self._total is None else max(self._total, done))

@@ -639,7 +639,11 @@ async def test_dead_letters_are_paged_redriven_and_purged_over_all_shards(queue:
     one = found[3]
     assert (await queue.redrive(one)).job_ids == [one.job_id]
     assert await queue.purge_dead(found[4].id) == 1
-    assert len((await queue.redrive(everything=True)).job_ids) == 18
+    told: list[int] = []
+    redriven = await queue.redrive(everything=True, on_progress=lambda done, total: told.append(done))
+    assert len(redriven.job_ids) == 18
+    assert told == sorted(told)
+    assert told[-1] == 18
     with pytest.raises(InvalidInput, match="a dead letter's id looks like"):
         await queue.redrive("x")
 
