@@ -1,8 +1,8 @@
+-- @include lib/lanes
 -- guard: a job whose record somebody else has written, in whole or in part, can't be moved: that is an error, and an error
 -- would end the tick half way, for all other jobs too. So what moves one job runs guarded; one that can't be moved becomes
 -- a dead letter of type BrokenRecord, and what it was bound to is let go as far as that can be read.
 local LONGEST_WHY = 200
-local LANES = { ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true }
 
 -- Returns why `pcall` failed, as text. Errors that say nothing of the record go on their way: one that asks for another
 -- script, one that this user may not do something.

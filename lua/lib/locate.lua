@@ -1,3 +1,4 @@
+-- @include lib/lanes
 -- @include lib/read_hash
 -- A job's record as a table, or nil.
 local function read_record(base, id)
@@ -6,14 +7,13 @@ end
 
 -- What a record may say: what somebody else has written there counts as nothing.
 local STATES = { p = 'waiting', d = 'delayed', w = 'waiting_children', c = 'completed', f = 'failed', x = 'cancelled' }
-local LANE_NAMES = { ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true }
 
 -- Finds a job by its id: where it is, and what its record and its entry say. One that is parked waits without an entry.
 -- Returns {state, lane, entry or nil, entry's parts or nil, its record as a table or nil}; nil if it is unknown.
 local function locate(base, id)
   local record = read_record(base, id)
   if record and STATES[record.s] then
-    return { state = STATES[record.s], lane = LANE_NAMES[record.p] and record.p or '3', record = record }
+    return { state = STATES[record.s], lane = LANES[record.p] and record.p or '3', record = record }
   end
   local entry = record and record.e
   if not entry then

@@ -1,3 +1,4 @@
+-- @include lib/lanes
 -- promote: delayed and due -> waiting. Returns how many.
 local PROMOTE_JOBS = 200
 
