@@ -22,9 +22,9 @@ class Attempt:
 
     __slots__ = ("batch", "cancelled", "claim", "claimed_at", "ended", "job", "place", "released", "started_at", "task")
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, claimed_at: float | None = None) -> None:
         self.claim = claim
-        self.claimed_at = time.monotonic()
+        self.claimed_at = time.monotonic() if claimed_at is None else claimed_at
         self.started_at = 0.0
         """When it got a slot (monotonic seconds); 0 before."""
         self.task: asyncio.Task[None] | None = None

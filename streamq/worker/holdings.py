@@ -103,13 +103,14 @@ class Holdings:
         Returns the attempts whose entry's number is another job's by now, since Redis has lost data: they are let go.
         """
         lost: list[Attempt] = []
+        now = time.monotonic()
         for claim in claims:
             if (held := self.mine.get(claim.entry)) is not None and held.claim.since_ms == claim.since_ms:
                 continue
             if held is not None:
                 self._lose(held)
                 lost.append(held)
-            attempt = Attempt(claim)
+            attempt = Attempt(claim, now)
             self.mine[claim.entry] = attempt
             if claim.stalls:
                 self.suspects.append(attempt)

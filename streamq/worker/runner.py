@@ -229,8 +229,8 @@ class Runner:
 
     async def _run(self, attempt: Attempt, known: Known, terms: Terms, job: ActiveJob[Any], control: Control) -> None:
         processor = known.processor
-        claim, started = attempt.claim, self.now_ms()
-        start = time.monotonic()
+        claim, start = attempt.claim, time.monotonic()
+        started = round(self.clock_offset_ms + start * 1000)
         token = current_job.set(job)
         failure: BaseException | None = None
         observer = self.store.observer
@@ -252,7 +252,7 @@ class Runner:
                 result = await processor.handler(job)
             else:
                 result = await self._elsewhere(known, job, control)
-            if self._codec.blocking and result is not None:
+            if result is not None and self._codec.blocking:
                 outcome = await asyncio.to_thread(self.verdicts.done, claim, terms, result, started)
             else:
                 outcome = self.verdicts.done(claim, terms, result, started)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from streamq._engine.transitions import Outcome
 from streamq.worker.attempt import Attempt
 from streamq.worker.gathering import Gathering
 from streamq.worker.holdings import Holdings
@@ -30,8 +31,9 @@ class Slots:
 
     def ring(self) -> None:
         """Have those that are short look again."""
-        for sharer in list(self.short):
-            sharer.on_change()
+        if self.short:
+            for sharer in list(self.short):
+                sharer.on_change()
 
     def fair_share(self) -> int:
         """Return how many jobs one more shard may hold while others are short."""
@@ -103,9 +105,9 @@ class SharedHoldings(Holdings):
         self._parked = 0
         super().release_parked(want)
 
-    def finished(self, attempt: Attempt, outcome: object) -> bool:
+    def finished(self, attempt: Attempt, outcome: Outcome) -> bool:
         """Take the outcome of an attempt; its slot is anybody's."""
-        ended = super().finished(attempt, outcome)  # type: ignore[arg-type]
+        ended = super().finished(attempt, outcome)
         self._slots.ring()
         return ended
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from streamq._engine.store import UNCHANGED, Store
-from streamq._engine.transitions import NOT_SETTLED, TickArgs, TickReply
+from streamq._engine.transitions import NOT_SETTLED, Outcome, TickArgs, TickReply
 from streamq._engine.wire import Wire
 from streamq.errors import StoreError
 from streamq.observer import tell
@@ -108,9 +108,9 @@ class Ticker:
         """How many attempts have ended."""
         return self._holdings.ended
 
-    def finished(self, attempt: Attempt, outcome: object) -> None:
+    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """Take the outcome of an attempt; the runner calls this when it has ended."""
-        if self._holdings.finished(attempt, outcome):  # type: ignore[arg-type]
+        if self._holdings.finished(attempt, outcome):
             self._changed.set()
 
     def look_in(self, seconds: float) -> None:
