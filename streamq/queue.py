@@ -2,7 +2,7 @@
 
 Opens a connection with the first call and keeps two for most users: one for commands, and one that waits for events
 while somebody awaits a result. Durable adds and each reader of events, logs or dead letters have one of their own.
-Never runs a job. What operators do is in `operations`, `fairness`, `bulk`, `listing`, `overview` and `dead_letters`.
+Never runs a job. What operators do, and results, flows and schedules, is in the modules of its base classes.
 """
 
 from __future__ import annotations

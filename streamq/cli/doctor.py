@@ -81,7 +81,7 @@ async def gather(session: Session) -> list[Facts]:
     async with session.queues() as queues, AsyncExitStack() as stack:
         served: dict[Any, tuple[Store, list[Queue]]] = {}
         for queue in queues:
-            for shard in range(await _nodes_at_most(queue, settings)):
+            for shard in range(await _nodes_at_most(queue)):
                 store = _store(queue, shard, settings)
                 stack.push_async_callback(store.wire.close)
                 if store.wire.in_cluster:
@@ -94,9 +94,9 @@ async def gather(session: Session) -> list[Facts]:
     return found
 
 
-async def _nodes_at_most(queue: Queue, settings: Settings) -> int:
+async def _nodes_at_most(queue: Queue) -> int:
     """Return how many nodes may serve a queue: in a cluster one for each shard, or as many as can be told."""
-    if not _store(queue, 0, settings).wire.in_cluster:
+    if not queue._store.wire.in_cluster:
         return 1
     try:
         return await queue.count_shards() or 1

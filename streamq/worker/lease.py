@@ -1,9 +1,9 @@
 """Keep a worker's lease alive from a thread of its own.
 
-A handler that blocks the event loop must not lose its jobs, so the renewal has its own thread, loop and connection.
-Between two renewals that connection waits for word that a job is to be interrupted, which a renewal then tells.
-The thread also looks at the worker's loop from outside, and says so in the log when that has stood still. It never
-brings a lost lease back: the worker's next tick does.
+A handler that blocks the event loop must not lose its jobs, so the renewal has its own thread and loop, and a
+connection for each shard. Between two renewals that waits for word that a job is to be interrupted, which a renewal
+then tells. The thread also looks at the worker's loop from outside, and says so in the log when that has stood still.
+It never brings a lost lease back: the worker's next tick does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker: runs the jobs of one queue.
 
-Its life: `run` starts the lease thread and the ticker and returns after `stop`, when everything has been settled or
-handed back. A second `stop` with no grace hurries the first one along.
+Its life: `run` starts the lease thread and a part for each shard, and returns after `stop`, when everything has been
+settled or handed back. A second `stop` with no grace hurries the first one along.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Worker:
                 Part(
                     store, partial(Wire, endpoint), self.processors, settings, self.id,
                     middleware=self._middleware, limiter=self._limiters[at], dead_letter_queue=self._dead,
-                    slots=self._slots, pools=self._pools,
+                    slots=self._slots if number > 1 else None, pools=self._pools,
                 )
             )  # fmt: skip
             self._parts[-1].runner.verdicts.shards = number
