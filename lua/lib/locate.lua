@@ -23,7 +23,7 @@ local function locate(base, id)
     entry = id .. '-0'
   end
   for lane = 1, 4 do
-    if not record or not LANE_NAMES[record.p] or tonumber(record.p) == lane then
+    if not record or not LANES[record.p] or tonumber(record.p) == lane then
       local lane_key = base .. ':lane:' .. lane
       local parts = read_entry(lane_key, entry)
       -- An entry of another job may bear the number that a generated id once had.
