@@ -93,7 +93,7 @@ def _encode(value: Any) -> bytes:
 
 
 def encode_data(what: str, value: Any, limit: int) -> bytes:
-    """Encode `value` so that it comes back exactly as it is.
+    """Encode `value` so that it comes back exactly as it is; an aware datetime as the same moment in UTC.
 
     Raises:
         UnencodableData: It would not; the message says why.

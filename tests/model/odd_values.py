@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,9 @@ ODD: list[Any] = [
     {"a": object()}, [float("nan")], (1, 2), {1, 2}, object(), object, len,
     lambda: 0, Decimal("1.5"), 1 + 2j, UUID(int=7),
     datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1), date(2026, 1, 1),
-    timedelta(seconds=1), timedelta(days=-1),
+    datetime(2100, 1, 1, tzinfo=UTC), datetime(2100, 1, 1), datetime(2100, 1, 1, 0, 0, 0, 999_001, UTC),
+    datetime(2100, 6, 1, 12, 30, 15, 123_456, timezone(timedelta(hours=5, minutes=45))),
+    timedelta(seconds=1), timedelta(microseconds=1), timedelta(days=-1),
     Exception("x"), range(3), iter([1]), ["a", "b"], ["a", "a"], [""],
     ["x" * 300], ("a",), ("a\0",), {"a": "b"}, {"a": 1},
     {"\0": "x"}, {"a": "x" * 20_000}, NotImplemented, ...,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from streamq import ActiveJob, Backoff, FlowJob, Job, JobOptions, JobSnapshot, Queue, Retention
@@ -15,6 +15,11 @@ from streamq._engine import codec
 from streamq._engine.transitions import StoredJob
 from streamq.policy import Priority
 from streamq.unique import Unique
+
+MS = timedelta(milliseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TIMES = ("delay", "run_at")
+"""The places that say when a job may start."""
 
 
 class Seen(NamedTuple):
@@ -96,9 +101,14 @@ async def _schedule_data(queue: Queue, at: int, value: Any, when: Fields) -> Job
 
 
 def same(given: Any, found: Any) -> bool:
-    """Whether plain data came back as it was: -0.0 and True are not 0 and 1. Buffers come back as bytes."""
+    """Whether plain data came back as it was: -0.0 and True are not 0 and 1.
+
+    Buffers come back as bytes, and moments in UTC.
+    """
     if isinstance(given, bytearray | memoryview):
         return bytes(given) == found
+    if isinstance(given, datetime) and given.tzinfo:
+        given = given.astimezone(UTC)
     return bool(found == given) and repr(found) == repr(given)
 
 
@@ -127,7 +137,7 @@ PLACES: dict[str, Place] = {
         option("job_id"), lambda v, s: v is None or (s.job is not None and s.job.id == s.snapshot.id == v), is_id=True
     ),
     "priority": Place(option("priority"), lambda v, s: s.snapshot.priority == Priority(v)),
-    "delay": Place(option("delay"), lambda v, s: True),  # when it is due is looked at before it runs
+    "delay": Place(option("delay"), lambda v, s: True),  # when these are due is looked at before they run
     "run_at": Place(option("run_at"), lambda v, s: True),
     "headers": Place(option("headers"), lambda v, s: _same_headers(dict(v or {}), s)),
     "a header's text": Place(option("headers", lambda v: {"h": v}), lambda v, s: _same_headers({"h": v}, s)),
@@ -153,9 +163,9 @@ PLACES: dict[str, Place] = {
 }
 
 
-def due_after(place: str, value: Any) -> timedelta | None:
-    """How long after its add a job given this delay is due; None where that is for the job to say."""
-    if place != "delay":
-        return None
-    delay = value if isinstance(value, timedelta) else timedelta(seconds=value)
-    return timedelta(milliseconds=math.ceil(delay.total_seconds() * 1000))
+def due_at(place: str, value: Any, created: datetime) -> datetime | None:
+    """When a job is due that was given this delay or moment, rounded up to a millisecond; None if it was given none."""
+    if place == "run_at":
+        return value and EPOCH - (EPOCH - value) // MS * MS
+    delay = math.ceil(value / MS if isinstance(value, timedelta) else value * 1000)
+    return created + delay * MS if delay else None
